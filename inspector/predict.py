@@ -24,6 +24,7 @@ from inspector.findings import Findings
 from inspector.generation import extrapolate_generation, find_most_new_tokens, is_long
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Summary
+from inspector.other_sizes import OtherSizes
 from inspector.prediction import Prediction, count_usable_bytes, count_work, list_unknown
 from inspector.records.assumptions import LAYERS_DIFFER
 from inspector.records.fit import Uncertainty
@@ -31,12 +32,12 @@ from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
-from inspector.records.run import Outline, RunFacts
+from inspector.records.run import Outline, RunFacts, Traced
 from inspector.records.source import SourceFiles
 from inspector.records.steps.ranks import Ddp, DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_key_without_optimizer, make_key_without_size, make_run_key, make_trace_key
+from inspector.run_keys import Key, make_key_without_size, make_run_key, make_trace_key
 from inspector.scans import Scans
 
 if TYPE_CHECKING:
@@ -52,14 +53,16 @@ _DEPTHS = 2
 class Predictor:
     """Predicts runs of one model that differ in recipe, adapter, form of the weights, workload or card."""
 
-    def __init__(self, files: SourceFiles | None, kept: Kept | None = None) -> None:
-        self.findings = Findings(files, kept)
+    def __init__(
+        self, files: SourceFiles | None, kept: Kept | None = None, *, findings: Findings | None = None
+    ) -> None:
+        self.findings = findings or Findings(files, kept)
         self._predictions: dict[Key, Prediction] = {}
         self._outlines: dict[Key, Outline] = {}
         # The runs that were traced to their end, by all but batch size and sequence length, with their model's depth.
         self._templates: dict[Key, list[tuple[int | None, TapeTemplate]]] = {}
         self._sizes: dict[TapeTemplate, tuple[int, int | None]] = {}  # of the batches of those
-        self._passes: dict[tuple[Key, int | None], tuple[Recipe, Sequence[Event]]] = {}
+        self._other_sizes = OtherSizes(lambda *run, **how: self.findings.trace(*run, **how))
         self._idle: dict[Key, tuple[int | None, AbstractSet[str]]] = {}
         self._assumed: dict[Key, AbstractSet[str]] = {}
         self._differing: set[Key] = set()
@@ -82,8 +85,8 @@ class Predictor:
 
     def copy_models(self) -> Predictor:
         """Return a predictor that has traced nothing yet, of the same models."""
-        predictor = Predictor(None)
-        predictor.findings = self.findings
+        predictor = Predictor(None, findings=self.findings)
+        predictor._other_sizes = self._other_sizes
         return predictor
 
     def knows(self, run: ResolvedRun) -> bool:
@@ -248,9 +251,7 @@ class Predictor:
         if not self.knows(run):
             self._trace_recalled()
         templates = self._templates.get(make_key_without_size(run), ())
-        is_known = any(
-            (make_key_without_optimizer(run), added_periods) in self._passes for added_periods, _ in templates
-        )
+        is_known = any(self._other_sizes.knows_passes(run, added_periods) for added_periods, _ in templates)
         return self.predict(run) if is_known or self.knows(run) else None
 
     def count_traced_events(self, run: ResolvedRun) -> int:
@@ -266,33 +267,26 @@ class Predictor:
         for added_periods, template in self._list_resized(run):
             # What copies for a batch is a view of one sequence: then the passes would be traced in vain.
             is_like = (run.recipe.batch_size == 1) == (self._sizes[template][0] == 1)
-            if not (is_like or (make_key_without_optimizer(run), added_periods) in self._passes):
+            if not (is_like or self._other_sizes.knows_passes(run, added_periods)):
                 continue
             try:
-                recipe, passes = self._trace_passes(run, added_periods)
+                passes = self._other_sizes.trace_passes(run, added_periods)
             except NotTraceableError:
                 continue  # what the whole run says is the one to tell
-            if (sizes := template.derive_sizes(passes)) is not None:
-                asked = run.recipe
-                recipe = dataclasses.replace(recipe, optimizer=asked.optimizer, optim_args=asked.optim_args)
-                return recipe, template, sizes
+            self._scans.note(run, passes)
+            if (sizes := template.derive_sizes(passes.tape)) is not None:
+                return passes.recipe, template, sizes
         return None
 
     def _list_resized(self, run: ResolvedRun) -> Sequence[tuple[int | None, TapeTemplate]]:
         """Return the runs that differ in size alone and were traced to their end, where those of one say others."""
-        if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
-            return ()
-        is_scan = self._scans.shortens(run, self.findings.has_scan_loops)  # what it follows from is resized
-        return () if is_scan else self._templates.get(make_key_without_size(run), ())
+        return self._templates.get(make_key_without_size(run), ()) if self._is_resized(run) else ()
 
-    def _trace_passes(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
-        """Return the tape of the phases that depend on sizes, the same before any optimizer, on a model of a depth."""
-        key = make_key_without_optimizer(run), added_periods
-        if key not in self._passes:
-            traced = self.findings.trace(run, added_periods, passes_alone=True)
-            self._passes[key] = traced.recipe, traced.tape
-            self._scans.note(run, traced)
-        return self._passes[key]
+    def _is_resized(self, run: ResolvedRun) -> bool:
+        """Tell whether what a run does at one size says what it does at others; of a scan what it follows from does."""
+        if run.workload.sized_until is None or run.launch is not None or not run.request.extrapolate:
+            return False
+        return not self._scans.shortens(run, self.findings.has_scan_loops)
 
     def _trace_to_end(self, run: ResolvedRun) -> tuple[Recipe, TapeTemplate, Sizes]:
         """Trace all steps, on a shallow model where that says what the whole one does."""
@@ -308,8 +302,9 @@ class Predictor:
     def _keep_passes(self, run: ResolvedRun, recipe: Recipe, added_periods: int | None, template: TapeTemplate) -> None:
         """Keep the passes of a run that was traced to its end: those that another optimizer would be traced for."""
         if self._list_resized(run):
-            passes = recipe, template.traced[: template.first_passes]
-            self._passes.setdefault((make_key_without_optimizer(run), added_periods), passes)
+            passes = template.traced[: template.first_passes]
+            traced = Traced(recipe=recipe, tape=passes, idle=frozenset(), assumed=self.list_assumptions(run))
+            self._other_sizes.keep_passes(run, added_periods, traced)
 
     def _trace_deep(self, run: ResolvedRun) -> tuple[Recipe, int | None, TapeTemplate]:
         """Return the recipe as it runs, the depth of the traced model, None for the whole one, and its run."""
@@ -386,13 +381,17 @@ class Predictor:
 
     def _trace_deeper(self, run: ResolvedRun, added_periods: int, more: int) -> Sequence[Event]:
         """Return the tape of a run on a model that is deeper than one of a depth, to be laid beside that one's."""
-        return self.findings.trace(run, added_periods + more).tape
+        return self._trace_on(run, added_periods + more).tape
+
+    def _trace_on(self, run: ResolvedRun, added_periods: int | None) -> Traced:
+        """Return the trace of a run on a model of a depth, as far as another size does not say it."""
+        return (self._other_sizes if self._is_resized(run) else self.findings).trace(run, added_periods)
 
     def _trace_depth(self, run: ResolvedRun, added_periods: int | None) -> tuple[Recipe, Sequence[Event]]:
         """Trace a run on a model of a depth, None for the whole one, and note what trains without a gradient."""
         # Whatever the trace ends in, what an earlier one of this run noted is not its own.
         self._idle[make_key_without_size(run)] = added_periods, frozenset()
-        traced = self.findings.trace(run, added_periods)
+        traced = self._trace_on(run, added_periods)
         self._idle[make_key_without_size(run)] = added_periods, traced.idle
         differs = {LAYERS_DIFFER} if make_key_without_size(run) in self._differing else frozenset[str]()
         self._assumed[make_key_without_size(run)] = traced.assumed | differs

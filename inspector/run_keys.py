@@ -15,6 +15,7 @@ from inspector.resolve import ResolvedRun
 __all__ = [
     "Key",
     "freeze",
+    "make_key_of_updates",
     "make_key_without_optimizer",
     "make_key_without_size",
     "make_model_key",
@@ -49,6 +50,12 @@ def make_trace_key(run: ResolvedRun, **changes: Any) -> Key:
 def make_key_without_size(run: ResolvedRun) -> Key:
     """Return what traces are equal by that differ in batch size and sequence length alone."""
     return make_trace_key(run, batch_size=1, seq_len=None)
+
+
+def make_key_of_updates(run: ResolvedRun) -> Key:
+    """Return what traces are equal by whose passes alone may differ: no optimizer sees sizes or activations."""
+    passes = ("seq_len", "attention", "gradient_checkpointing", "use_reentrant")
+    return make_trace_key(run, batch_size=1, **dict.fromkeys(passes))
 
 
 def make_key_without_optimizer(run: ResolvedRun) -> Key:

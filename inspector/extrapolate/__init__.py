@@ -8,7 +8,8 @@ models and steps make most traces needless. Each is checked on tapes, and where 
    for each layer. The result is the tape of the whole model, event by event: blocks, sizes, categories, module paths.
 2. *Updates repeat* (`TapeTemplate.derive_sizes`). At another batch size or sequence length the same operations run on
    tensors of other shapes. Only the first forward and backward passes are traced there; the optimizer's part and the
-   second update follow from a step that was traced to its end. The result is exact, too.
+   second update follow from a step that was traced to its end. The result is exact, too. So it is where other
+   operations run, as for a batch of several sequences (`Updates`).
 3. *Sizes are polynomials* (`SizeInterpolator`). Two or three tapes that differ in sizes alone give the sizes at any
    other batch size, sequence length or rank. The result is an estimate: it says where the next trace is worth it.
 
@@ -32,6 +33,7 @@ Which models are shallow, and by how many layers, is `inspector.model.truncate`'
 from inspector.extrapolate.interpolation import DEGREE, SizeInterpolator, interpolate
 from inspector.extrapolate.layers import LayerExtrapolation, LayerExtrapolator
 from inspector.extrapolate.template import Sizes, TapeTemplate
+from inspector.extrapolate.updates import Updates
 
 __all__ = [
     "DEGREE",
@@ -40,5 +42,6 @@ __all__ = [
     "SizeInterpolator",
     "Sizes",
     "TapeTemplate",
+    "Updates",
     "interpolate",
 ]

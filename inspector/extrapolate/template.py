@@ -28,12 +28,12 @@ from inspector.memory.replay import Requests, list_requests
 from inspector.records.columns import Columns
 from inspector.records.tape import MAKING, Category, Event, EventKind, Phase
 
-__all__ = ["Extrapolation", "Sizes", "TapeTemplate", "read_sizes"]
+__all__ = ["OF_BATCHES", "Extrapolation", "Sizes", "TapeTemplate", "read_sizes"]
 
 Sizes: TypeAlias = NDArray[np.int64]
 _ON_HOST = frozenset((EventKind.HOST_ALLOCATE, EventKind.HOST_FREE))
 # How the tensors of a batch come about: held from the start, or copied.
-_OF_BATCHES = ("load", "aten.clone.default")
+OF_BATCHES = ("load", "aten.clone.default")
 _NUMBERS = {kind: number for number, kind in enumerate(EventKind)}
 # Integers of Python that are made of an array at a time: each takes 32 bytes.
 _AT_ONCE = 2**16
@@ -311,7 +311,7 @@ class TapeTemplate:
         found: tuple[list[int], list[int]] = [], []
         for index in allocations:
             event = self.traced[index]
-            found[event.category is not Category.INPUTS or event.op not in _OF_BATCHES].append(index)
+            found[event.category is not Category.INPUTS or event.op not in OF_BATCHES].append(index)
         return found
 
     def _match(self, index: int, other: int) -> bool:

@@ -10,6 +10,7 @@ of them has 24. The files are read once, and candidates that are much alike are 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,8 @@ Facts: TypeAlias = tuple[Recipe, tuple[Notice, ...]]
 
 # The largest sequence length is found to a multiple of so many tokens: nobody acts on less.
 _SEQ_LEN_UNIT = 64
+# On so few cores what candidates share is worth more than an even distribution.
+_FEW_CORES = 2
 # Levers in words.
 _EXPANDED = "expandable segments"
 _FLASH = "flash_attention_2"
@@ -66,15 +69,21 @@ def build_plan(
     """
     predictor = Predictor(run.files)
     candidates = list_candidates(run, predictor)
-    # Candidates that keep the same for the backward pass are traced one after the other: one helps the next.
+    # Candidates that keep the same for the backward pass are traced one after the other: one helps the next, and helps
+    # others of its method, which go with it where so few processes have enough to do.
+    is_shared = processes.count_cores() <= _FEW_CORES
     alike: dict[_Kept, list[Candidate]] = {}
     for candidate in candidates:
-        alike.setdefault(_find_kept(candidate), []).append(candidate)
+        kept = _find_kept(candidate)
+        alike.setdefault(kept._replace(is_checkpointed=True) if is_shared else kept, []).append(candidate)
     # What takes longest goes first, so that no process is left alone with it at the end: checkpointed candidates fit
     # most, and those on packed weights have the longest tapes.
     longest_first = list(reversed(alike))
     longest_first.sort(key=lambda key: (not key.is_checkpointed, -len(alike[key])))
-    tasks: list[Callable[[], Any]] = [functools.partial(find_shared_facts, run, candidates)]
+    # What of the model the margin depends on is found beside the rows, too.
+    tasks: list[Callable[[], Any]] = [
+        lambda: (find_shared_facts(run, candidates), predictor.find_margin_bytes(run)),
+    ]
     tasks += [functools.partial(build_rows, run, quantities, predictor, alike[key]) for key in longest_first]
     done: dict[int, Any] = {}
     progress(_describe_tracing(candidates, [alike[key] for key in longest_first], done))
@@ -86,17 +95,18 @@ def build_plan(
     ordered = tuple(_leave_out_equal_attention([row for _, row in found]))
     if all(row.total_bytes is None for row in ordered):
         raise UnsupportedModelError(f"no step could be traced: {ordered[0].refused}; `count_only` has the counts.")
-    return describe_plan(run, predictor, done[0], ordered, versions, notices, quantities=quantities)
+    facts, margin_bytes = done[0]
+    return describe_plan(run, facts, ordered, versions, notices, margin_bytes=margin_bytes, quantities=quantities)
 
 
 def describe_plan(
     run: ResolvedRun,
-    predictor: Predictor,
     facts: Facts,
     rows: Sequence[PlanRow],
     versions: Mapping[str, str],
     notices: Sequence[Notice],
     *,
+    margin_bytes: int,
     quantities: Sequence[str] = (),
     gpu_counts: tuple[int, int] | None = None,
 ) -> Plan:
@@ -109,7 +119,7 @@ def describe_plan(
         gpu=gpu.name,
         memory_bytes=gpu.memory_bytes,
         usable_bytes=find_usable_bytes(gpu, find_overhead(gpu).bytes, shared=run.recipe.vllm_share or 0.0),
-        margin_bytes=predictor.find_margin_bytes(run),
+        margin_bytes=margin_bytes,
         recipe=_describe_recipe(run, recipe),
         adapter=_find_adapter_name(run) if run.workload.trains or has_adapter(run) else None,
         quantities=tuple(quantities),
@@ -172,9 +182,14 @@ def build_rows(
 ) -> list[PlanRow]:
     """Return the rows of candidates that are much alike; `predictor` has the models that this process built before."""
     predictor = predictor.copy_models()
-    experience = Experience()
+    experiences: dict[Any, Experience] = {}
     rows = []
     for candidate in candidates:
+        # What was traced says most where the passes are the same; of another attention it says where to begin.
+        kept = _find_kept(candidate)
+        latest = copy.deepcopy(experiences.get(kept, Experience()))
+        experience = experiences.setdefault((kept, candidate.change.get("attention")), latest)
+        experiences[kept] = experience
         # The tapes of long generations are too long to be kept beside each other.
         own = predictor.copy_models() if is_long(run) else predictor
         rows.append(_build_row(run, candidate, quantities, own, experience))

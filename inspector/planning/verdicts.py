@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,8 +77,9 @@ _MOST_EVENTS_FOR_A_CARD = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the prediction of a run gave: nothing but notices where it could not be traced."""
+    """What the prediction of a run gave, which may be of text alone: but for notices nothing where none was traced."""
 
+    run: ResolvedRun | None = None
     memory: RunMemory | None = None
     cache: CacheFacts | None = None
     context: tuple[ContextPoint, ...] | None = None
@@ -255,7 +257,7 @@ def _find_outcome_of_one_card(
         notices = (*notices, *advice_notices)
     cache = predictor.describe_cache(run) if run.workload.generates else None
     context = tuple(list_contexts(run, predictor, progress)) or None
-    return Outcome(memory=memory, cache=cache, context=context, fit=verdicts, rules=rules, notices=notices)
+    return Outcome(run=run, memory=memory, cache=cache, context=context, fit=verdicts, rules=rules, notices=notices)
 
 
 def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[Notice] = ()) -> Outcome:
@@ -344,17 +346,15 @@ def _judge(
     if selection.named:
         cards = zip(selection.gpus, selection.counts, strict=True)
         return tuple(predictor.predict(run.with_gpu(gpu, count)).judge() for gpu, count in cards), ()
-    verdicts, left_out = [], []
+    verdicts = []
     is_quick = predictor.count_traced_events(run) <= _MOST_EVENTS_FOR_A_CARD
     for gpu in selection.gpus:
         on_gpu = run.with_gpu(gpu)
-        try:
+        with contextlib.suppress(UsageError, NotTraceableError):  # flash attention on a T4, for one
             if is_quick or on_gpu.platform == run.platform:
                 verdicts.append(predictor.predict(on_gpu).judge())
-                continue
-            left_out.append(gpu.name)
-        except (UsageError, NotTraceableError):  # flash attention on a T4, for one
-            left_out.append(gpu.name)
+    judged = {verdict.gpu for verdict in verdicts}
+    left_out = [gpu.name for gpu in selection.gpus if gpu.name not in judged]
     if not left_out:
         return tuple(verdicts), ()
     message = (

@@ -218,3 +218,14 @@ def test_what_a_report_says_of_values_that_a_search_tried_is_kept(
     for item in tried:
         asked = run.with_request(set_value(run.request, "batch-size", item.value))
         assert again.describe(asked, again.resolve_recipe(asked, whole=True)).inputs[0].shape == (item.value, 512)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_report_says_of_a_run_hangs_on_no_card_but_for_sdpa(dtype: str) -> None:
+    """The findings take one card for all whose sdpa tries the same kernels."""
+    findings = Findings(small_files())
+    for name in ("t4", "4090", "h100-sxm", "b200", "rtx-pro-6000"):
+        run = resolve()
+        run = run.with_gpu(find_gpu(name).gpu).with_request(dataclasses.replace(run.request, dtype=dtype))
+        recipe = findings.resolve_recipe(run, whole=True)
+        assert findings.describe(run, recipe) == findings.tracer.describe(run, recipe)

@@ -30,8 +30,8 @@ def read() -> Any:
     return read_files(REQUEST, lambda _stage: None)
 
 
-def test_a_plan_replays_without_a_limit_the_run_that_it_shows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a search tries has no total that somebody sees; `--fit` tells the total of each value."""
+def note_replays(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """Return a list to which the limit of each replay is added."""
     limits: list[int | None] = []
     replay = Replays._run
 
@@ -40,6 +40,12 @@ def test_a_plan_replays_without_a_limit_the_run_that_it_shows_alone(monkeypatch:
         return replay(self, limit_bytes)
 
     monkeypatch.setattr(Replays, "_run", note)
+    return limits
+
+
+def test_a_plan_replays_without_a_limit_the_run_that_it_shows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a search tries has no total that somebody sees; `--fit` tells the total of each value."""
+    limits = note_replays(monkeypatch)
     run, predictor = resolve(), Predictor(read())
     assert predictor.predict(run).judge().fits
     found = find_nearly_largest(run, "batch-size", predictor, Experience())
@@ -49,8 +55,11 @@ def test_a_plan_replays_without_a_limit_the_run_that_it_shows_alone(monkeypatch:
     assert limits.count(None) == len(search.tried)
 
 
-def test_a_batch_is_traced_to_its_end_where_one_sequence_alone_was() -> None:
-    """Its passes copy what of one sequence is a view; those of another batch are traced alone, and so are lengths."""
+def test_only_the_first_run_is_traced_to_its_end() -> None:
+    """A batch copies what of one sequence is a view: its passes are traced on both depths, those of others once.
+
+    A predictor of the same models knows of steps what this one found.
+    """
     traced: list[tuple[int, int | None, bool]] = []
     predictor = Predictor(read())
     trace = predictor.findings.trace
@@ -60,9 +69,23 @@ def test_a_batch_is_traced_to_its_end_where_one_sequence_alone_was() -> None:
         return trace(run, added_periods, passes_alone=passes_alone)
 
     predictor.findings.trace = note  # type: ignore[method-assign]
-    for batch_size, seq_len in ((1, 1024), (4, 1024), (5, 1024), (1, 1088)):
-        recipe = Recipe(batch_size=batch_size, seq_len=seq_len)
+    sizes = ((1, 1024), (4, 1024), (5, 1024), (1, 1088))
+    recipes = [Recipe(batch_size=batch_size, seq_len=seq_len) for batch_size, seq_len in sizes]
+    checkpointed = Recipe(batch_size=1, seq_len=512, gradient_checkpointing=True)
+    for own, recipe in (*((predictor, recipe) for recipe in recipes), (predictor.copy_models(), checkpointed)):
         request = dataclasses.replace(REQUEST, recipe=recipe)
-        predictor.predict(resolve_run(request, find_gpu("t4").gpu, os.environ))
-    alone = [(batch_size, seq_len) for batch_size, seq_len, is_alone in traced if is_alone]
-    assert alone == [(5, 1024), (1, 1088)]
+        own.predict(resolve_run(request, find_gpu("t4").gpu, os.environ))
+    assert traced == [
+        *((1, 1024, False), (1, 1024, False)),
+        *((4, 1024, True), (4, 1024, True)),
+        (5, 1024, True),
+        (1, 1088, True),
+        *((1, 512, True), (1, 512, True)),
+    ]
+
+
+def test_a_search_goes_where_what_is_reserved_fills_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the lengths that are estimated two are replayed, not four on the way there from what is allocated."""
+    limits = note_replays(monkeypatch)
+    assert find_nearly_largest(resolve(), "seq-len", Predictor(read()), Experience(), unit=64) == 2112
+    assert len(limits) == 6

@@ -46,7 +46,9 @@ def build_card_plan(
         raise UnsupportedModelError(f"no step could be traced: {rows[0].refused}; `count_only` has the counts.")
     said = (*notices, *_find_untraced(recipes, counts))
     of_ranks = run.with_cards(counts.most)
-    return describe_plan(of_ranks, predictor, done[0], rows, versions, said, gpu_counts=(counts.least, counts.most))
+    margin_bytes = predictor.find_margin_bytes(of_ranks)
+    spread_over = counts.least, counts.most
+    return describe_plan(of_ranks, done[0], rows, versions, said, margin_bytes=margin_bytes, gpu_counts=spread_over)
 
 
 def _list_recipes(run: ResolvedRun, predictor: Predictor) -> list[list[Spread]]:

@@ -154,7 +154,7 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         ["--add-tokens"],
         type=COUNT,
         metavar="N",
-        help="Tokens to add to the vocabulary, beyond the rows that the embedding has; it and the head grow.",
+        help="Tokens to add to the vocabulary, beyond those that the embedding has room for; it and the head grow.",
     ),
     click.Option(
         ["--max-grad-norm"],

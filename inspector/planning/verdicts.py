@@ -148,16 +148,15 @@ def find_outcome(
     state, sharding = _find_state(counted, static), run.request.sharding
     verdicts, is_alone = [], False
     for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
-        ranks = describe_rank_classes(run.with_gpu(gpu, count), predictor) if is_built else None
+        on_cards = run.with_gpu(gpu, count)
+        ranks = describe_rank_classes(on_cards, predictor) if is_built else None
         is_alone = is_alone or ranks is None
         if ranks is None:
             verdict = spread_over_cards(verdict, count, sharding, state)
             is_one = is_built and count == 1
-            one = add_fewest_count(run.with_gpu(gpu, count), verdict, predictor, progress) if is_one else verdict
-            verdicts.append(one)
+            verdicts.append(add_fewest_count(on_cards, verdict, predictor, progress) if is_one else verdict)
             continue
         verdict = describe_ranks(verdict, count, sharding, state, ranks)
-        on_cards = run.with_gpu(gpu, count)
         verdict = advise_sharding(on_cards, verdict, predictor, progress)
         verdicts.append(add_fewest_count(on_cards, verdict, predictor, progress))
     of_ranks = () if is_alone else list_rank_notices(run, counted.census.trainable_dtypes)
@@ -300,8 +299,7 @@ def _judge(
         with contextlib.suppress(UsageError, NotTraceableError):  # flash attention on a T4, for one
             if is_quick or on_gpu.platform == run.platform:
                 verdicts.append(predictor.predict(on_gpu).judge())
-    judged = {verdict.gpu for verdict in verdicts}
-    left_out = [gpu.name for gpu in selection.gpus if gpu.name not in judged]
+    left_out = [gpu.name for gpu in selection.gpus if all(verdict.gpu != gpu.name for verdict in verdicts)]
     if not left_out:
         return tuple(verdicts), ()
     message = (

@@ -59,7 +59,7 @@ _UNUSED: dict[str, Any] = {
     help="How many models at a time, each in a process of some 0.5 GB; default: one a core.",
 )
 def sweep(file: str, format_: str | None, jobs: int | None, **options: Any) -> Work:
-    """Inspect the models of FILE under the same options, and write a row for each.
+    """Inspect the models of FILE under the same options, and write a line for each.
 
     FILE names one model a line: a Hub id, a folder or a path to a config.json; - is standard input, and # begins a
     comment. Rows come in the order in which they are done. A model that cannot be inspected has a row that says why.

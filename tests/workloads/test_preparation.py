@@ -82,7 +82,8 @@ def test_the_cache_is_emptied_where_a_preparation_empties_it() -> None:
         recipe = workload.resolve(built.model, Recipe(seq_len=8))
         tape = trace_run(workload, built, recipe, Platform(torch_version=(2, 13)), until=Phase.FORWARD)
         emptied[name] = sum(event.kind is EventKind.EMPTY_CACHE for event in tape)
-    assert emptied == {"peft": 1, "none": 0, "axolotl": 2}
+    # Trainer empties it once more before its first step.
+    assert emptied == {"peft": 1 + 1, "none": 0 + 1, "axolotl": 2 + 1}
 
 
 def test_axolotl_lets_inputs_require_gradients_without_checkpointing_too() -> None:

@@ -142,7 +142,8 @@ def measure_kept(rounds: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         kept = {"INSPECTOR_CACHE": folder}
         asked = (*MAIN_JOB, *CARD)
-        for command in (MAIN_JOB, asked):
+        searched = (*MAIN_JOB, "--gpu", "h200", "--no-advice", "--fit", "batch-size")
+        for command in (MAIN_JOB, asked, searched):
             measure(command, kept)
         costs = alternate({"worked out": asked}, rounds) | alternate(
             {
@@ -158,6 +159,7 @@ def measure_kept(rounds: int) -> str:
             "another card of the same kernels": (*MAIN_JOB, "--gpu", "a100-80gb", "--no-advice"),
             "other settings of the allocator": (*asked, "--alloc-conf", "expandable_segments:True"),
             "as a page": (*asked, "--format", "html"),
+            "`--fit batch-size`, another margin": (*searched, "--margin", "4GiB"),
         }
         costs |= ask_anew(once, rounds, Path(folder))
     return write_table(costs, "QwQ-32B with LoRA, one card", "worked out")

@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from inspector.cache.findings import Kept
+from inspector.hardware.platform import build_platform
 from inspector.memory.allocator.caching import OutOfMemory
 from inspector.memory.replay import Replay
 from inspector.memory.timeline import Summary, Timeline
@@ -84,7 +85,7 @@ class Findings:
 
     def describe(self, run: ResolvedRun, recipe: Recipe) -> RunFacts:
         """Return what a report says of a run whose `recipe` is as it runs on the model."""
-        bare, recipe = _leave_out_allocator(run), dataclasses.replace(recipe, alloc_conf=None)
+        bare, recipe = _leave_out_card(_leave_out_allocator(run)), dataclasses.replace(recipe, alloc_conf=None)
         key = (*_list_of_trace(bare), bare.request.recipe, recipe)
         return self._find("facts", key, lambda: self.tracer.describe(bare, recipe))
 
@@ -152,6 +153,7 @@ class Findings:
         """Return the bytes of an optimizer's state for so many trained parameters of each kind."""
         recipe = _leave_out_allocator(run).recipe
         settings = tuple(getattr(recipe, item.name) for item in dataclasses.fields(recipe) if item.name not in _SIZES)
+        run = _leave_out_card(run)
         key = (tuple(tensors.items()), settings, repr(run.platform))
         return self._find("state", key, lambda: self.tracer.count_state_bytes(tensors, run))
 
@@ -226,6 +228,14 @@ def _leave_out_allocator(run: ResolvedRun) -> ResolvedRun:
         return run
     recipe = dataclasses.replace(run.request.recipe, alloc_conf=None)
     return run.with_request(dataclasses.replace(run.request, recipe=recipe))
+
+
+def _leave_out_card(run: ResolvedRun) -> ResolvedRun:
+    """Return a run on the default platform, or one whose sdpa is another one where that of its card is."""
+    platform = build_platform(None, run.platform.torch_version)
+    if run.platform.prefers_cudnn:
+        platform = dataclasses.replace(platform, compute_capability=run.platform.compute_capability)
+    return dataclasses.replace(run, platform=platform)
 
 
 def _leave_out_cards(request: Request) -> Request:

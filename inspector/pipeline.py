@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspector.cache.answers import ask, open_store
 from inspector.compat.verified import find_unverified_versions
-from inspector.errors import InspectorError, UsageError, one_line
+from inspector.errors import InspectorError, NotTraceableError, UsageError, one_line
 from inspector.hardware.card_counts import read_card_counts
 from inspector.hardware.selection import select, select_gpus
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Plan, Quantity
@@ -289,7 +289,8 @@ def _go_through(
             from inspector.planning.quantities import set_found
 
             resolved = resolved.with_request(set_found(resolved.request, known.search))
-        return known, predictor.predict(resolved).record()
+        with contextlib.suppress(NotTraceableError):  # what ran then is the text alone
+            return known, predictor.predict(resolved).record()
 
     from inspector.memory.checkpoint_cost import gather_checkpoint_facts
     from inspector.planning.many_cards.rank_classes import find_largest_rank
@@ -330,7 +331,7 @@ def _go_through(
     )
     if question is not None and files is not None:
         question.keep(files, report)
-    return report, predictor.predict(resolved).record() if draws and report.memory is not None else None
+    return report, predictor.predict(outcome.run).record() if draws and outcome.run is not None else None
 
 
 def _count(

@@ -313,7 +313,7 @@ def _refuse_long_parts(recipe: Recipe) -> None:
 
 
 def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:
-    """Raise UsageError for a setting that means nothing to the workload: in silence it would read as heeded."""
+    """Raise UsageError for a setting that has no effect on the workload: in silence it would read as heeded."""
     if workload.generates and request.source is not None and request.source.file is not None:
         raise UsageError(
             "`generate` has no recipe of training, and MODEL is a training file: name the model that generates, and "
@@ -324,16 +324,18 @@ def _refuse_what_is_not_read(request: Request, workload: WorkloadInfo) -> None:
         asked = getattr(request.recipe, field.name)
         if field.name not in workload.recipe_fields and asked != getattr(defaults, field.name):
             if field.name == "seq_len" and workload.generates:
-                raise UsageError("`seq_len` is of training: say `prompt_len` and `new_tokens` of a generation.")
-            raise UsageError(f"`{field.name}` means nothing to the workload {workload.name}: drop it.")
+                raise UsageError("`seq_len` belongs to training: give `prompt_len` and `new_tokens` for a generation.")
+            generation = workload.trains and field.name in find_workload("generate").recipe_fields
+            instead = "add `workload=generate`, or drop it" if generation else "drop it"
+            raise UsageError(f"`{field.name}` has no effect on the workload {workload.name}: {instead}.")
     if workload.trains and request.recipe.prompt_len is not None and request.recipe.stage is None:
         raise UsageError(
-            f"`prompt_len` is about {name_stages('prompt_len')} or `workload=generate`: add one of them, or drop it."
+            f"`prompt_len` applies to {name_stages('prompt_len')}, or `workload=generate`: add one of them, or drop it."
         )
     if workload.generates and request.preparation not in (Preparation.PEFT, Preparation.NONE):
         raise UsageError("`preparation` is about training: a generation prepares nothing; drop it.")
     if request.context and not workload.generates:
-        raise UsageError("`context` is of a generation: add `workload=generate`, or drop it.")
+        raise UsageError("`context` belongs to a generation: add `workload=generate`, or drop it.")
     peft = request.peft
     if workload.generates and isinstance(peft, LoraOptions) and peft.dropout:
-        raise UsageError("the dropout of an adapter means nothing to a generation, which drops nothing: leave it out.")
+        raise UsageError("the dropout of an adapter has no effect on a generation, which drops nothing: leave it out.")

@@ -23,7 +23,26 @@ _ELSEWHERE: Mapping[str, str] = {
     "--gradient-accumulation-steps": "--gradient-accumulation",
     "--max-length": "--seq-len",
     "--max-seq-length": "--seq-len",
+    "--cutoff-len": "--seq-len",
+    "--sequence-len": "--seq-len",
+    "--micro-batch-size": "--batch-size",
+    "--optim": "--optimizer",
+    "--use-peft": "--lora r=16",
+    "--lora-r": "--lora r=16",
+    "--lora-rank": "--lora r=16",
+    "--lora-alpha": "--lora r=16,alpha=32",
+    "--lora-target-modules": "--targets",
+    "--target-modules": "--targets",
+    "--attn-implementation": "--attention",
+    "--flash-attention": "--attention flash_attention_2",
+    "--max-new-tokens": "--new-tokens",
+    "--torch-dtype": "--dtype",
+    "--use-liger-kernel": "--liger",
 }
+# Those that change nothing of the memory.
+_WITHOUT_EFFECT = frozenset({"--learning-rate", "--lr", "--num-train-epochs", "--epochs", "--max-steps"})
+# What other tools take behind an option that is a switch here.
+_OF_SWITCHES = frozenset({"true", "false", "yes", "no", "on", "off", "1", "0", "full_shard", "shard_grad_op"})
 _EXAMPLES: Mapping[str, str] = {"--lora": "r=16", "--gpu": "4090", "--gpu-memory": "24GiB", "--fit": "batch-size"}
 
 
@@ -35,7 +54,10 @@ def explain_slip(
     `known` are the parameters of `inspect MODEL`, `commands` the words that are subcommands.
     """
     if isinstance(error, click.NoSuchOption):
-        meant = _ELSEWHERE.get(error.option_name.replace("_", "-"))
+        name = error.option_name.replace("_", "-")
+        if name in _WITHOUT_EFFECT:
+            return f"{error.option_name} is no option, since memory does not depend on it; drop it."
+        meant = _ELSEWHERE.get(name)
         return meant and f"{error.option_name} is no option; write {meant}."
     missing = _find_missing_value(words, known)
     if missing is None and "unexpected extra argument" in error.message:
@@ -69,6 +91,9 @@ def _explain_extra(words: Sequence[str], known: Sequence[click.Parameter], comma
     if option is not None:
         value = "" if option.is_flag else f" {_find_example(option)}"
         return f"{quoted(words[0], 40)} is no command; write inspect MODEL {option.opts[0]}{value}."
+    for word, following in itertools.pairwise(words):
+        if word in options and options[word].is_flag and following.lower() in _OF_SWITCHES:
+            return f"{word} is a switch, which takes no value: drop {quoted(following, 20)}."
     extra = next((word for word in words[1:] if not word.startswith("-")), "")
     return (
         f"{quoted(words[0], 60)} is taken for MODEL, and {quoted(extra, 60)} beside it is no value of an option: "

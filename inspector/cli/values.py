@@ -19,6 +19,13 @@ _BIASES = ("none", "all", "lora_only")
 _FLAGS = ("dora", "rslora")
 # What else people call the keys.
 _SYNONYMS = {"rank": "r", "lora_r": "r", "R": "r"}
+# What PEFT's LoraConfig has beside them, and options of their own say here.
+_OPTIONS = {
+    "target_modules": "--targets",
+    "targets": "--targets",
+    "exclude_modules": "--exclude-targets",
+    "modules_to_save": "--modules-to-save",
+}
 _ALL_LINEAR = "all-linear"
 # What other tools call it.
 _ALL_LINEAR_ELSEWHERE = "all"
@@ -186,6 +193,8 @@ def _describe_mistake(key: str, part: str) -> str:
         return f"{key} needs a value: {key}={_EXAMPLES[key]}, or drop it."
     if key in _FLAGS:
         return f"{key} takes no value; write {key} alone."
+    if key in _OPTIONS:
+        return f"{key} has an option of its own: give {_OPTIONS[key]} beside --lora."
     if re.fullmatch(r"[0-9]{1,10}", part):
         return f"{part} is no setting; did you mean r={part if 1 <= int(part) <= _LARGEST_INTEGER else 16}?"
     joined = re.fullmatch(r"(?:lora_)?([A-Za-z]+)[:_ -]?([0-9.]{1,10})", part)  # r16, alpha:32

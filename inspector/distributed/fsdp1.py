@@ -23,7 +23,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from peft import PeftModel
 from peft.utils.other import fsdp_auto_wrap_policy
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import CPUOffload, FullyShardedDataParallel
 
 from inspector.compat.distributed import let_fsdp1_run_on_meta, list_flat_units
 from inspector.distributed.tracer import RankTracer
@@ -73,6 +73,7 @@ def shard_with_fsdp1(
             sharding_strategy=plugin.sharding_strategy,
             auto_wrap_policy=plugin.auto_wrap_policy,
             mixed_precision=plugin.mixed_precision_policy,
+            cpu_offload=CPUOffload(offload_params=launch.offload),
             sync_module_states=launch.sync_module_states,
             backward_prefetch=plugin.backward_prefetch,
             forward_prefetch=launch.forward_prefetch,
@@ -110,7 +111,8 @@ def hold_units(tracer: RankTracer, wrapped: FullyShardedDataParallel, roles: Map
     """Say what the flat parameters of a model are for, and whose they are, by the role of the first in each."""
     for unit in list_flat_units(wrapped):
         role = roles.get((id(unit.module), unit.name), Role.OTHER)
-        tracer.hold([unit.flat], find_category(role), unit.owner)
+        if not tracer.lies_on_host(unit.flat):
+            tracer.hold([unit.flat], find_category(role), unit.owner)
         tracer.note_shared(torch.empty(shape, device="meta") for shape in unit.shared_shapes)
     tracer.hold(wrapped.buffers(), Category.BUFFERS)
 

@@ -19,6 +19,7 @@ from inspector.distributed.local_optimizer import step_on_local_tensors
 from inspector.distributed.parts import explain_parts
 from inspector.distributed.tensor_parallel import bring_to_card, cut_by_plan, split_groups_by_mesh
 from inspector.distributed.tracer import RankTracer
+from inspector.distributed.two_devices import tell_host_from_card
 from inspector.distributed.world import begin_world
 from inspector.distributed.wrapping import refuse_unknown_layers
 from inspector.distributed.zero import begin_engine
@@ -118,6 +119,8 @@ def trace_rank(
             load_quantized(Tracer(platform, names) if is_on_host else tracer, built)
             tracer.empty_cache()  # as below: what packing leaves is given back
         if isinstance(launch, Fsdp1):
+            if launch.offload:
+                tell_host_from_card(tracer)
             tell_fsdp1_storages_apart()
             tell_uses_of_fsdp1(tracer.note_use)
             roles = list_roles(built)

@@ -45,6 +45,7 @@ def tell_host_from_card(tracer: RankTracer) -> None:
 
     replace_attribute(Tensor, "device", property(device))
     replace_attribute(Tensor, "to", to)
+    replace_attribute(Tensor, "pin_memory", lambda tensor: pin(tracer, tensor))
     replace_attribute(Tensor, "cpu", lambda tensor, *_args, **_kwargs: tensor.to("cpu"))
     tracer.keep_devices_apart()
 

@@ -11,7 +11,7 @@ from inspector.engines.shards import WeightTensor, find_share
 from inspector.errors import UsageError
 from inspector.records.engines.serving import CacheKind, Span
 
-__all__ = ["ServedModel", "count_rank_weights", "describe_requests", "describe_waiting", "find_length", "read_model"]
+__all__ = ["ServedModel", "count_rank_weights", "describe_room", "describe_waiting", "find_length", "read_model"]
 
 # Names of the most positions, in vLLM's order (transformers_utils/model_arch_config_convertor.py).
 _LENGTHS = (
@@ -124,6 +124,14 @@ def count_rank_weights(model: ServedModel, ranks: int) -> Span:
 def describe_requests(count: int, length: int) -> str:
     """Return in words so many requests of a length."""
     return f"{count:,} request{'' if count == 1 else 's'} of {length:,} tokens"
+
+
+def describe_room(asked: int | None, running: Span, length: int) -> str:
+    """Return in words that as many requests run at once as were asked for; where no number was, how many have room."""
+    if asked is not None:
+        return f"{describe_requests(asked, length)} at once"
+    least = "" if running.is_exact else "at least "
+    return f"room for {least}{describe_requests(running.low, length)}"
 
 
 def describe_waiting(asked: int, running: Span, length: int) -> str:

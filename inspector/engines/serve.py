@@ -40,6 +40,8 @@ def check_request(request: Request) -> None:
         raise UsageError(
             "`generate` has no effect with `engine`, whose own options say how long requests are: drop it."
         )
+    if request.peft is not None:
+        raise UsageError("an adapter has no effect with `engine`: leave it out, or merge it into the model first.")
     default = Request(model=request.model)
     for item in dataclasses.fields(Request):
         if item.name not in _READ and getattr(request, item.name) != getattr(default, item.name):

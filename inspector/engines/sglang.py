@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.engines.layers import LayerCache
-from inspector.engines.model import ServedModel, count_rank_weights, describe_requests, describe_waiting
+from inspector.engines.model import ServedModel, count_rank_weights, describe_room, describe_waiting
 from inspector.errors import UnsupportedModelError, UsageError
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.records.engines.serving import (
@@ -211,10 +211,10 @@ def _decide(options: ServingOptions, tokens: Span, length: int, cache: Span) -> 
         return Fit.NO, f"the pools hold {tokens.high:,} tokens at most, in {format_bytes(cache.high)}"
     if tokens.low < length:
         return Fit.UNKNOWN, f"only the machine says whether the pools hold {length:,} tokens"
-    asked = options.max_running_requests
-    if asked is not None and tokens.low < asked * length:
-        return Fit.TIGHT, describe_waiting(asked, Span(low=tokens.low // length, high=tokens.high // length), length)
-    return Fit.YES, f"{describe_requests(asked or 1, length)} at once"
+    asked, running = options.max_running_requests, Span(low=tokens.low // length, high=tokens.high // length)
+    if asked is not None and running.low < asked:
+        return Fit.TIGHT, describe_waiting(asked, running, length)
+    return Fit.YES, describe_room(asked, running, length)
 
 
 def _list_notes(model: ServedModel, options: ServingOptions) -> Iterator[str]:

@@ -25,7 +25,7 @@ from typing import Any
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.engines.kv_cache import Page, Pool, build_pool, count_blocks
 from inspector.engines.layers import LayerCache
-from inspector.engines.model import ServedModel, count_rank_weights, describe_requests, describe_waiting
+from inspector.engines.model import ServedModel, count_rank_weights, describe_room, describe_waiting
 from inspector.errors import UsageError
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.records.engines.serving import (
@@ -290,12 +290,13 @@ def _decide(options: ServingOptions, pool: Pool, blocks: Span, length: int, in_f
     if low < needed:
         longest = _find_longest(pool, low, length, in_flight)
         return Fit.UNKNOWN, (
-            f"one request of {length:,} tokens takes {size}, which may not be left; {longest:,} surely have room"
+            f"one request of {length:,} tokens takes {size}, and less than that may be left; {longest:,} tokens "
+            "surely fit"
         )
-    asked = options.max_num_seqs
-    if asked is not None and low < asked * needed:
-        return Fit.TIGHT, describe_waiting(asked, Span(low=low // needed, high=high // needed), length)
-    return Fit.YES, f"{describe_requests(asked or 1, length)} at once"
+    asked, running = options.max_num_seqs, Span(low=low // needed, high=high // needed)
+    if asked is not None and running.low < asked:
+        return Fit.TIGHT, describe_waiting(asked, running, length)
+    return Fit.YES, describe_room(asked, running, length)
 
 
 def _find_longest(pool: Pool, blocks: int, length: int, in_flight: int) -> int:

@@ -227,6 +227,11 @@ class _Alignment:
         longest = self._deeper_end - deeper_index - rest
         if not rest:
             return longest if self._repeats(deeper_index, longest) else 0
+        # Where one insertion says all a shorter one says too little: layers before those that repeat may be alike.
+        if self._match_ahead(index, deeper_index + longest, rest, is_sized=True) and self._repeats(
+            deeper_index, longest
+        ):
+            return longest
         for is_sized, ahead in itertools.product((True, False), _LOOKAHEADS):
             for length in range(1, longest + 1):
                 if self._match_ahead(index, deeper_index + length, min(ahead, rest), is_sized) and self._repeats(

@@ -77,6 +77,14 @@ class Platform:
         return 2**20 if self.torch_version <= (2, 11) else 0
 
     @property
+    def prefers_cudnn(self) -> bool:
+        """Tell whether sdpa tries cuDNN first: on Hopper and Blackwell's data-centre cards.
+
+        It needs cuDNN 9.15.1, which the wheels of torch carry from 2.11 on.
+        """
+        return self.compute_capability in ((9, 0), (10, 0), (10, 3)) and self.torch_version >= (2, 11)
+
+    @property
     def takes_lowest_address(self) -> bool:
         """Tell whether the allocator takes the lowest address among free blocks of equal size, not the oldest segment.
 

@@ -108,6 +108,8 @@ def run_steps(workload: Workload, built: BuiltModel, recipe: Recipe, device: tor
     model: Any = built.model
     if is_quantized(base_model(model)):
         model = load_quantized_model(built, device)
+        if workload.info.trains and recipe.loop == "trainer" and device.type == "cuda":
+            torch.cuda.empty_cache()  # as Trainer begins with
         workload.prepare(model, recipe)
     else:
         workload.prepare(model, recipe)

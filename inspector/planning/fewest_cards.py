@@ -49,14 +49,14 @@ def find_fewest_cards(run: ResolvedRun, predictor: Predictor, progress: Progress
 
 
 def add_fewest_count(run: ResolvedRun, verdict: Verdict, predictor: Predictor, progress: Progress) -> Verdict:
-    """Return the verdict on a rank of a sharded run with the least number of cards that the run fits on.
+    """Return the verdict on a rank of a sharded run, or on one card of it, with the least number of cards it fits on.
 
     It is looked for from the number that holds the state, and left out where more cards do not help, or where it was
     searched already.
     """
-    cards = verdict.cards
-    is_searched = isinstance(run.launch, (Fsdp1, Fsdp2, Zero)) and run.request.advice and run.request.fit is None
-    if not is_searched or cards is None or cards.ranks is None or cards.ranks.copies is not None:
+    cards, launch = verdict.cards, run.launch if run.cards > 1 else run.with_cards(2).launch
+    is_searched = isinstance(launch, (Fsdp1, Fsdp2, Zero)) and run.request.advice and run.request.fit is None
+    if not is_searched or cards is None or getattr(launch, "replicas", 1) > 1:
         return verdict
     try:
         known = run.cards if verdict.outcome is Fit.YES else None

@@ -336,7 +336,7 @@ def _find_range(run: ResolvedRun, quantity: str, predictor: Predictor) -> tuple[
     own = {"prompt-len": find_prompt_len(run.recipe), "new-tokens": run.recipe.new_tokens}
     if (quantity in own) is not run.workload.generates:
         known = "prompt-len or new-tokens" if run.workload.generates else "seq-len"
-        raise UsageError(f"`fit={quantity}` means nothing to the workload {run.workload.name}; use {known}.")
+        raise UsageError(f"`fit={quantity}` has no effect on the workload {run.workload.name}; use {known}.")
     if quantity in own:
         longest = predictor.find_longest_sequence(run)
         most = _MOST if quantity == "prompt-len" else predictor.find_most_new_tokens(run)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inspector.dtypes import FOUR_BIT
 from inspector.errors import NotTraceableError, UsageError, one_line
 from inspector.hardware.selection import Selection
 from inspector.memory.static import count_static_bytes
@@ -15,6 +15,7 @@ from inspector.memory.textbook import list_activation_rules, list_textbook_rules
 from inspector.memory.timeline import build_run_memory
 from inspector.memory.verdict import judge_untraced, withdraw_no, withdraw_yes
 from inspector.planning.advice import find_advice
+from inspector.planning.bounds import bound_by_file, bound_by_inputs, count_packed_bytes, find_upper_bound
 from inspector.planning.cards import (
     advise_sharding,
     describe_ranks,
@@ -48,7 +49,7 @@ from inspector.records.memory import (
     TextbookRule,
 )
 from inspector.records.model import Counted
-from inspector.records.notice import LEFT_OUT, Notice
+from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.run import RunFacts
 from inspector.records.steps.ranks import DeviceMap
@@ -61,23 +62,15 @@ __all__ = ["Outcome", "find_outcome", "find_static", "find_textbook", "search_la
 
 Progress = Callable[[str], None]
 
-# What a batch that leaves out what a model takes beside text makes of the figures.
-_WITHOUT = {
-    "images": "lower bound, text alone: images add what their tower keeps and the positions they take",
-    "sound": "lower bound, text alone: sound adds what its tower keeps and the positions it takes",
-    "boxes": "lower bound, without boxes: the place of each token on its page adds rows of embeddings",
-}
-# Names of a file that stand in a reason.
-_MOST_NAMED = 3
-_OF_BITSANDBYTES = (*FOUR_BIT, "int8")
 # Cards that nobody named are judged where that is quick: 20,000 events are traced in half a second on one core.
 _MOST_EVENTS_FOR_A_CARD = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the prediction of a run gave: nothing but notices where it could not be traced."""
+    """What the prediction of a run gave, which may be of text alone: but for notices nothing where none was traced."""
 
+    run: ResolvedRun | None = None
     memory: RunMemory | None = None
     cache: CacheFacts | None = None
     context: tuple[ContextPoint, ...] | None = None
@@ -144,7 +137,7 @@ def find_outcome(
     """
     outcome = _find_outcome_of_one_card(run, counted, selection, predictor, progress, is_built=is_built)
     if outcome.fit is not None and outcome.memory is not None and outcome.memory.upper_bound is not None:
-        bound, least_bytes = outcome.memory.upper_bound, _count_packed_bytes(counted, static)
+        bound, least_bytes = outcome.memory.upper_bound, count_packed_bytes(counted, static)
         fit = tuple(withdraw_no(verdict, bound, least_bytes) for verdict in outcome.fit)
         outcome = dataclasses.replace(outcome, fit=fit)
     if outcome.fit is not None and (reason := find_missing_models(run)) is not None:
@@ -155,13 +148,15 @@ def find_outcome(
     state, sharding = _find_state(counted, static), run.request.sharding
     verdicts, is_alone = [], False
     for gpu, count, verdict in zip(selection.gpus, selection.counts, outcome.fit, strict=True):
-        ranks = describe_rank_classes(run.with_gpu(gpu, count), predictor) if is_built else None
+        on_cards = run.with_gpu(gpu, count)
+        ranks = describe_rank_classes(on_cards, predictor) if is_built else None
         is_alone = is_alone or ranks is None
         if ranks is None:
-            verdicts.append(spread_over_cards(verdict, count, sharding, state))
+            verdict = spread_over_cards(verdict, count, sharding, state)
+            is_one = is_built and count == 1
+            verdicts.append(add_fewest_count(on_cards, verdict, predictor, progress) if is_one else verdict)
             continue
         verdict = describe_ranks(verdict, count, sharding, state, ranks)
-        on_cards = run.with_gpu(gpu, count)
         verdict = advise_sharding(on_cards, verdict, predictor, progress)
         verdicts.append(add_fewest_count(on_cards, verdict, predictor, progress))
     of_ranks = () if is_alone else list_rank_notices(run, counted.census.trainable_dtypes)
@@ -224,8 +219,8 @@ def _find_outcome_of_one_card(
         platform=str(run.platform),
         overhead=prediction.overhead,
         limit_bytes=prediction.limit_bytes,
-        upper_bound=_find_upper_bound(counted) or _bound_by_file(run, Effect.LESS),
-        lower_bound=_bound_by_inputs(facts.notices) or _bound_by_file(run, Effect.MORE),
+        upper_bound=find_upper_bound(counted) or bound_by_file(run, Effect.LESS),
+        lower_bound=bound_by_inputs(facts.notices) or bound_by_file(run, Effect.MORE),
         host_bytes=summary.host_bytes,
         not_accounted=facts.not_accounted,
         inputs=facts.inputs,
@@ -252,7 +247,7 @@ def _find_outcome_of_one_card(
         notices = (*notices, *advice_notices)
     cache = predictor.describe_cache(run) if run.workload.generates else None
     context = tuple(list_contexts(run, predictor, progress)) or None
-    return Outcome(memory=memory, cache=cache, context=context, fit=verdicts, rules=rules, notices=notices)
+    return Outcome(run=run, memory=memory, cache=cache, context=context, fit=verdicts, rules=rules, notices=notices)
 
 
 def _give_up(run: ResolvedRun, selection: Selection, why: str, known: Sequence[Notice] = ()) -> Outcome:
@@ -275,30 +270,6 @@ def _explain_live(model: Any) -> str:
     return f"{one_line(type(model).__name__, 60)} is not a transformers model, so its inputs are not known"
 
 
-def _find_upper_bound(counted: Counted) -> str | None:
-    """Return why the figures of a run are an upper bound, None where they are its own.
-
-    Weights that are stored packed are traced in float. Where no adapter trains on them packed, that is what runs.
-    """
-    stored = counted.quantization
-    if stored is None or stored.trains is False or stored.traced_packed or stored.method in _OF_BITSANDBYTES:
-        return None
-    return f"upper bound, dequantized: with its weights left in {stored.method} the step takes less"
-
-
-def _bound_by_file(run: ResolvedRun, effect: Effect) -> str | None:
-    """Return why the figures of a run bound it: what its files ask for, is not traced and takes less, or more."""
-    source = run.request.source
-    records = () if source is None else (*((source.file,) if source.file else ()), *source.launch)
-    names = [one_line(item.name, 40) for record in records for item in record.not_modelled if item.effect is effect]
-    if not names:
-        return None
-    kind = "upper" if effect is Effect.LESS else "lower"
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    named = ", ".join(names[:_MOST_NAMED]) + more
-    return f"{kind} bound: with {named}, not modelled, the step takes {effect.value}"
-
-
 def _refuse_longer_sequences(asked: Recipe, recipe: Recipe) -> None:
     """Raise UsageError where sequences were asked for that a model has no positions for; the default length is cut."""
     if asked.seq_len is None or recipe.seq_len is None or asked.seq_len == Recipe().seq_len:
@@ -308,26 +279,6 @@ def _refuse_longer_sequences(asked: Recipe, recipe: Recipe) -> None:
             f"`seq_len` is {asked.seq_len}, and the model has learned positions for {recipe.seq_len} tokens: a run "
             f"with longer sequences stops; use `seq_len={recipe.seq_len}`."
         )
-
-
-def _bound_by_inputs(notices: Sequence[Notice]) -> str | None:
-    """Return why figures are a lower bound where a batch leaves out what the model takes, None where it does not."""
-    codes = {notice.code for notice in notices}
-    return next((_WITHOUT[kind] for kind, code in LEFT_OUT.items() if code in codes), None)
-
-
-def _count_packed_bytes(counted: Counted, static: StaticBytes | None) -> int:
-    """Return what training has in memory at least where its weights are left packed, 0 where their size is not known.
-
-    That is the weights as they are stored, and the adapter with its gradients and the state of its optimizer.
-    """
-    stored = counted.quantization
-    if _find_upper_bound(counted) is None or stored is None or stored.loaded_bytes is None:
-        return 0
-    adapter = None if static is None else static.adapter
-    if adapter is None:
-        return stored.loaded_bytes
-    return stored.loaded_bytes + adapter.trained_bytes + adapter.gradients_bytes + adapter.optimizer_bytes
 
 
 def _judge(
@@ -341,17 +292,14 @@ def _judge(
     if selection.named:
         cards = zip(selection.gpus, selection.counts, strict=True)
         return tuple(predictor.predict(run.with_gpu(gpu, count)).judge() for gpu, count in cards), ()
-    verdicts, left_out = [], []
+    verdicts = []
     is_quick = predictor.count_traced_events(run) <= _MOST_EVENTS_FOR_A_CARD
     for gpu in selection.gpus:
         on_gpu = run.with_gpu(gpu)
-        try:
+        with contextlib.suppress(UsageError, NotTraceableError):  # flash attention on a T4, for one
             if is_quick or on_gpu.platform == run.platform:
                 verdicts.append(predictor.predict(on_gpu).judge())
-                continue
-            left_out.append(gpu.name)
-        except (UsageError, NotTraceableError):  # flash attention on a T4, for one
-            left_out.append(gpu.name)
+    left_out = [gpu.name for gpu in selection.gpus if all(verdict.gpu != gpu.name for verdict in verdicts)]
     if not left_out:
         return tuple(verdicts), ()
     message = (

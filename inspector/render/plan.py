@@ -30,7 +30,7 @@ _OF_CARDS = ("strategy", "cards", "least_cards")
 _UNKNOWN = "–"
 _GENERATING = (Method.GENERATE, Method.QUANTIZED_GENERATE)
 # A candidate that changes nothing.
-_AS_ASKED = "by default settings"
+_AS_ASKED = "with the default settings"
 _TITLES = {"batch-size": "max batch size", "seq-len": "max seq len", "prompt-len": "max prompt"}
 
 

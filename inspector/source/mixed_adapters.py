@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from inspector.errors import ModelUnavailableError, UsageError, quoted
-from inspector.records.source import ServedFrom, SourceFiles
+from inspector.records.source import SourceFiles
+from inspector.runtime.confinement import takes_local_paths
 from inspector.source.locate import locate_adapter
 
 __all__ = ["add_mixed_adapters"]
@@ -33,12 +34,12 @@ def add_mixed_adapters(files: SourceFiles, peft: Any, *, offline: bool, progress
         return files
     if len(adapters) > _MOST_ADAPTERS:
         raise UsageError(f"adapters names {len(adapters):,} adapters, more than {_MOST_ADAPTERS}; name fewer.")
-    folder = files.adapter_id if stored is not None and files.served_from is ServedFrom.LOCAL else None
+    folder = None if stored is None else _find_folder(files.adapter_id)
     found: dict[str, Mapping[str, Any]] = {}
     for name, where in adapters.items():
         if not isinstance(where, str):
             continue  # the configuration itself
-        beside = None if folder is None else Path(folder) / str(name)
+        beside = None if folder is None else folder / str(name)
         path = str(beside) if beside is not None and beside.is_dir() else where
         try:
             fields = locate_adapter(path, offline=offline, progress=progress)
@@ -53,6 +54,14 @@ def add_mixed_adapters(files: SourceFiles, peft: Any, *, offline: bool, progress
             )
         found[str(name)] = fields
     return dataclasses.replace(files, mixed_adapters=found)
+
+
+def _find_folder(adapter: str | None) -> Path | None:
+    """Return the folder of an adapter on this machine, None for one of the Hub."""
+    path = Path(adapter or "")
+    if adapter is None or not takes_local_paths() or not path.exists():
+        return None
+    return path if path.is_dir() else path.parent
 
 
 def _list_adapters(peft: Any) -> Mapping[Any, Any]:

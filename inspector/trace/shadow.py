@@ -36,6 +36,8 @@ LARGEST_FLOAT_SHADOW = 2**16
 _LARGEST_SQUARE = 2**16
 _LARGEST_MADE = 2**20
 _MASK_DIMENSIONS = 4
+# Of the pixels of images that are cut into patches, which are small (Idefics 3: 13 images of 364 x 364).
+_LARGEST_CUT = 2**24
 # Ops whose results are one number everywhere, whatever their argument holds; None where it is their second argument.
 _FILLING = {
     torch.ops.aten.ones_like.default: 1,
@@ -266,5 +268,7 @@ def _largest(dtype: torch.dtype) -> int:
 
 
 def _largest_shape(tensor: Tensor) -> int:
-    """Return how many elements a shadow of as many dimensions may have: with four it is a mask."""
-    return _LARGEST_MADE if tensor.dim() >= _MASK_DIMENSIONS else LARGEST_SHADOW
+    """Return how many elements a shadow of as many dimensions may have: with four it is a mask, or cut into patches."""
+    if tensor.dim() < _MASK_DIMENSIONS:
+        return LARGEST_SHADOW
+    return _LARGEST_CUT if tensor.shape[-1] * tensor.shape[-2] < _LARGEST_SQUARE else _LARGEST_MADE

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inspector.errors import UsageError, one_line, quoted
+from inspector.records.notice import Notice
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.training_file import FieldNotModelled, Origin, RequestSource, TrainingFile
@@ -83,7 +84,10 @@ def build_request(
         settings["model"] = _find_model(file, base_model)
     source = RequestSource(
         file=None if file is None else _mark_options(file.record, arguments, given, base_model),
-        launch=tuple(_mark_options(item.record, arguments, given, None) for item in launched),
+        launch=tuple(
+            _mark_options(_note_unnamed_cards(item, arguments, at_hand=at_hand), arguments, given, None)
+            for item in launched
+        ),
     )
     try:
         return _make({**arguments, **settings, "source": source})
@@ -130,9 +134,8 @@ def _merge(
     said = set() if file is None else {_root(item.becomes) for item in file.record.fields if item.origin is Origin.FILE}
     for item in launched:
         settings |= {name: value for name, value in item.settings.items() if name not in said or name in _OF_CARDS}
-    named = arguments.get("gpus") or ()
-    gpus = [named] if isinstance(named, str) else [name for name in named if isinstance(name, str)]
-    if not gpus and not arguments.get("gpu_memory") and not at_hand:
+    gpus = _list_gpus(arguments)
+    if not _names_cards(arguments) and not at_hand:
         settings = {name: value for name, value in settings.items() if name not in _OF_CARDS}
     if any(_COUNTED_GPU.match(name) for name in gpus):
         settings.pop("gpu_count", None)
@@ -163,6 +166,31 @@ def _refuse_another_count(arguments: Mapping[str, Any], given: frozenset[str], l
                 f"{one_line(item.record.path, 100)} launches {started:,} processes, and {min(counts):,} cards are "
                 "named: name as many, or leave the number to the file."
             )
+
+
+def _list_gpus(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the names of cards that were given."""
+    named = arguments.get("gpus") or ()
+    return [named] if isinstance(named, str) else [name for name in named if isinstance(name, str)]
+
+
+def _names_cards(arguments: Mapping[str, Any]) -> bool:
+    """Tell whether cards were given, by name or by size."""
+    return bool(_list_gpus(arguments) or arguments.get("gpu_memory"))
+
+
+def _note_unnamed_cards(item: ReadFile, arguments: Mapping[str, Any], *, at_hand: bool) -> TrainingFile:
+    """Return the record of a launcher's file, which says so where it is of several cards and none was named."""
+    count = item.settings.get("gpu_count")
+    is_of_several = count > 1 if isinstance(count, int) else bool(item.settings.get("sharding"))
+    if _names_cards(arguments) or at_hand or not is_of_several:
+        return item.record
+    message = (
+        f"{one_line(item.record.path, 60)} is for {count or 'several'} cards, and none is named: figures are of one "
+        "card that runs all of it, with nothing sharded. `gpu` says what each card takes and how few are enough."
+    )
+    notice = Notice(code="cards-not-named", message=message)
+    return dataclasses.replace(item.record, remarks=(*item.record.remarks, notice))
 
 
 def _match(name: Any) -> re.Match[str] | None:

@@ -95,7 +95,7 @@ def make_batch_inputs(model: Any, recipe: Recipe) -> Inputs:
     media = find_media(model, recipe)
     if media is not None:
         return make_rows(model, recipe, media, _make_ids(model, recipe))
-    return add_needed(model, _find_maker(model)(model, recipe))
+    return add_needed(model, recipe, _find_maker(model)(model, recipe))
 
 
 def find_media(model: Any, recipe: Recipe) -> Media | None:

@@ -221,6 +221,8 @@ def _trace(
         if is_quantized(base):
             rules.enter_context(apply_quantized_rules(platform))
             load_quantized(tracer, built)
+            if workload.info.trains and recipe.loop == "trainer":
+                tracer.empty_cache()  # Trainer's first act (trainer.py, `free_memory`); packing leaves much
         else:
             load(tracer, built)
         for prefix, companion in companions.items():

@@ -19,7 +19,6 @@ from inspector.trace.kernels.registry import (
     RECURRENT_LAYERS,
 )
 from inspector.trace.rules.moe_routing import loops_over_experts
-from inspector.trace.rules.sdpa import prefers_cudnn
 from inspector.workloads.base import base_model
 from inspector.workloads.batch import find_left_out
 from inspector.workloads.quantized_load import OUTLIERS, has_int8_weights
@@ -59,4 +58,4 @@ def _may_take_cudnn(base: nn.Module, recipe: Recipe, platform: Platform) -> bool
     if recipe.sdpa_backend != "auto":
         return recipe.sdpa_backend == "cudnn"
     is_half = recipe.mixed_precision != "no" or any(parameter.dtype in _HALF for parameter in base.parameters())
-    return is_half and prefers_cudnn(platform)
+    return is_half and platform.prefers_cudnn

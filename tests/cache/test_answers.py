@@ -96,6 +96,15 @@ def test_what_follows_from_a_kept_trace_is_answered_without_the_libraries(folder
     assert (again.code, again.out, again.err) == (0, run(*words, "--no-cache").out, "['inspector.planning']\n")
 
 
+def test_what_was_asked_for_alone_is_compared_without_the_libraries(folder: Path, asked: Asked) -> None:
+    """Beside the same step under another margin, which follows from its trace."""
+    shutil.copytree(asked.folder, folder)
+    words = (*(word for word in STEP if word != "--no-advice"), "--with", "--margin 1GiB")
+    compared = run_process(sys.executable, "-c", PROGRAM, "compare", *words)
+    assert (compared.code, compared.err) == (0, "['inspector.planning']\n")
+    assert compared.out == run("compare", *words, "--no-cache").out
+
+
 def test_what_an_engine_makes_of_a_model_is_kept(folder: Path, traces: list[str]) -> None:
     """In other formats and at another depth, too, and for no other card."""
     words = (SMALL, "--offline", "--engine", "vllm", "--gpu", "t4")
@@ -273,6 +282,20 @@ def test_the_cache_is_listed_and_cleared(folder: Path) -> None:
     assert run("cache", "clear").out.startswith("Removed 3 files, ")
     assert list_kept(folder) == [foreign]
     assert_refused(run("cache", "clear", "--json"), 2, "prints one line")
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_cannot_be_removed_is_not_counted_as_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is mounted to be read."""
+
+    def refuse(_self: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    run(SMALL, "--offline", "--count-only")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    cleared = run("cache", "clear")
+    assert (cleared.code, cleared.out.partition(", from ")[0]) == (2, "Removed 0 files, 0 B")
+    assert cleared.err.startswith("inspect: 3 files in ")
 
 
 def test_the_cache_can_be_turned_off_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

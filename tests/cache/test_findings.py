@@ -136,12 +136,12 @@ def test_runs_that_make_the_same_requests_have_the_same_replays(tmp_path: Path) 
     assert t4.replays is not one.replays
 
 
-def small_files() -> SourceFiles:
+def small_files(**changes: int) -> SourceFiles:
     """Return the files of a small model of four layers, by a name."""
     files = catalogue.load_model("Qwen/Qwen2.5-0.5B")
     assert files is not None
     sizes = {"num_hidden_layers": 4, "max_window_layers": 4, "vocab_size": 256, "intermediate_size": 512}
-    return dataclasses.replace(files, config={**files.config, **sizes, "layer_types": None})
+    return dataclasses.replace(files, config={**files.config, **sizes, "layer_types": None, **changes})
 
 
 def resolve(**settings: Any) -> ResolvedRun:
@@ -192,8 +192,8 @@ def test_a_recalled_prediction_is_extrapolated_only_for_what_was_not_kept(tmp_pa
 def test_a_size_is_found_among_those_that_were_traced_in_another_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by a search that starts elsewhere: which run was traced to its end is kept, and the others follow from it."""
-    files = small_files()
+    """As by a search that goes on elsewhere: which run was traced to its end is kept, and others follow from it."""
+    files = small_files(num_hidden_layers=12, max_window_layers=12)  # two of few layers are traced for it
 
     def bound_peaks(predictor: Predictor, sizes: tuple[int, ...]) -> dict[int, int]:
         found = [(size, predictor.predict(resolve(batch_size=size))) for size in sizes]
@@ -202,7 +202,7 @@ def test_a_size_is_found_among_those_that_were_traced_in_another_order(
     bound_peaks(Predictor(files, open_kept(tmp_path)), (1, 3, 2))
     again = Predictor(files, open_kept(tmp_path))
     monkeypatch.setattr(again.findings.tracer, "trace", lambda *_, **_given: pytest.fail("traced again"))
-    assert bound_peaks(again, (2, 1, 3)) == bound_peaks(Predictor(files), (1, 2, 3))
+    assert bound_peaks(again, (1, 2, 3)) == bound_peaks(Predictor(files), (1, 2, 3))
 
 
 def test_what_a_report_says_of_values_that_a_search_tried_is_kept(
@@ -218,3 +218,14 @@ def test_what_a_report_says_of_values_that_a_search_tried_is_kept(
     for item in tried:
         asked = run.with_request(set_value(run.request, "batch-size", item.value))
         assert again.describe(asked, again.resolve_recipe(asked, whole=True)).inputs[0].shape == (item.value, 512)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_report_says_of_a_run_hangs_on_no_card_but_for_sdpa(dtype: str) -> None:
+    """The findings take one card for all whose sdpa tries the same kernels."""
+    findings = Findings(small_files())
+    for name in ("t4", "4090", "h100-sxm", "b200", "rtx-pro-6000"):
+        run = resolve()
+        run = run.with_gpu(find_gpu(name).gpu).with_request(dataclasses.replace(run.request, dtype=dtype))
+        recipe = findings.resolve_recipe(run, whole=True)
+        assert findings.describe(run, recipe) == findings.tracer.describe(run, recipe)

@@ -38,6 +38,7 @@ def _forbidden(*_: object, **__: object) -> None:
         ("r=8,lora_alpha=3", "did you mean alpha?"),
         ("r=8,droput=0.1", "did you mean dropout?"),
         ("r=8,nothing=1", "use r, alpha"),
+        ("r=8,target_modules=q_proj", "give --targets beside --lora"),
         ("alpha=0", "alpha=0"),
         ("alpha=0.5", "give an integer"),
         ("dropout=1", "no number"),

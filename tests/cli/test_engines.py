@@ -130,7 +130,7 @@ def test_a_gguf_on_a_24_gb_card_is_answered_on_one_screen(tmp_path: Path) -> Non
         (("--engine", "vllm", "--max-num-seqs", "4000"), 2, "give --max-num-batched-tokens 4000, too"),
         (("--engine", "vllm", "--kv-cache-dtype", "int2"), 2, "has no rule here for vllm"),
         (("--engine", "vllm", "--tensor-parallel-size", "2000"), 2, "give at most 1024"),
-        (("--engine", "vllm", "--lora", "r=8"), 2, "has no effect with --engine"),
+        (("--engine", "vllm", "--lora", "r=8"), 2, "an adapter has no effect with --engine: leave it out, or merge it"),
         (("--engine", "vllm", "--batch-size", "8"), 2, "--batch-size has no effect with --engine"),
         (("--engine", "vllm", "--fit", "batch-size", "--gpu", "4090"), 2, "--fit has no effect with --engine"),
         (("--engine", "vllm", "--gpu", "2x4090"), 2, "give --tensor-parallel-size 2, or one card"),

@@ -51,6 +51,15 @@ def test_shards_that_wait_in_host_memory_are_counted_there(tmp_path: Path) -> No
     assert training["end_of_step_allocated_bytes"] < 20 * 2**20  # workspaces of cuBLAS, and scalars
 
 
+def test_the_first_fsdp_keeps_shards_and_gradients_in_pinned_blocks(tmp_path: Path) -> None:
+    """Weights and gradients in float32 are in blocks of powers of two, AdamW's states in others."""
+    training = ask_file(tmp_path, fsdp_version=1, fsdp_offload_params=True)["training"]
+    shares = 134_515_008 / 4
+    assert 16 * shares < training["host_bytes"] < 24 * shares
+    assert training["end_of_step_allocated_bytes"] < 20 * 2**20
+    assert training["ranks"]["strategy"].startswith("FSDP1 as accelerate")
+
+
 def test_packed_weights_in_floats_are_sharded_and_those_in_integers_are_not() -> None:
     packed = ("--gpu", "4x4090", "--fsdp", "--quantization", "nf4", "--lora", "r=8")
     whole, shared = ask(*packed), ask(*packed, "--quant-storage", "bf16")

@@ -140,6 +140,17 @@ def test_axolotl_packs_a_base_in_host_memory_where_rank_0_alone_loads_it(tmp_pat
     assert found == [True, False]
 
 
+def test_offload_among_the_older_words_of_fsdp_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "axolotl.yaml"
+    base = {"base_model": SMALL, "datasets": [{"path": "x", "type": "alpaca"}], "micro_batch_size": 1}
+    for asked in (["full_shard", "offload"], "full_shard auto_wrap"):
+        file.write_text(json.dumps({**base, "fsdp": asked, "fsdp_config": {"fsdp_version": 1}}), encoding="utf-8")
+        found = read_training_file(str(file))
+        assert found is not None
+        assert found.settings.get("sharding_settings", {}).get("offload", False) is ("offload" in asked)
+        assert found.record.not_modelled == ()
+
+
 @pytest.mark.parametrize(
     ("option", "what"),
     [("--pp", "stages of layers"), ("--context-parallel", "parts of a sequence")],

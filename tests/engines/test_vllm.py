@@ -153,6 +153,16 @@ def test_the_verdict_is_what_both_ends_of_the_budget_say(requests: int, weights:
     assert verdict.allowed_bytes - verdict.cache_bytes.high == sum(item.bytes.low for item in verdict.budget)
 
 
+def test_a_yes_says_how_many_requests_have_room_where_no_number_was_asked_for() -> None:
+    """Not that one runs at once, beside a line with the tokens of several."""
+    model, card = _read("Qwen/Qwen3-8B", weights=16 * 2**30), [(find_gpu("a100-80gb").gpu, 1)]
+    (verdict,) = vllm.serve(model, ServingOptions(engine="vllm", max_model_len=32768), card).verdicts
+    assert verdict.concurrency_hundredths is not None
+    least = verdict.concurrency_hundredths.low // 100
+    assert least > 1
+    assert verdict.reason == f"room for at least {least} requests of 32,768 tokens"
+
+
 def test_a_length_beyond_the_positions_is_refused_as_vllm_refuses_it() -> None:
     """Qwen3-8B has 40,960 positions."""
     with pytest.raises(UsageError, match="`max_model_len` 50000 is more than the 40960 positions"):

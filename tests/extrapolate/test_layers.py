@@ -105,6 +105,30 @@ def test_the_numbers_are_right_where_an_insertion_starts_in_the_middle_of_a_laye
     check(tape(2), tape(3), 6, tape(8))
 
 
+def test_layers_before_those_that_repeat_may_go_on_as_they_do() -> None:
+    """Convolutions and attention as in LFM2: c c a, and then periods of c c c c a c, which the last two kinds begin.
+
+    The backward pass goes through four convolutions of the first period before it comes to another attention, as it
+    does through five of the others: one layer alone could be put in there, and the others elsewhere.
+    """
+
+    def tape(periods: int) -> list[Event]:
+        kinds = "cca" + "ccccac" * periods
+        tape = Tape()
+        for layer, kind in enumerate(kinds):
+            tape.at(1, Phase.FORWARD, f"layers.{layer}", kind).allocate(layer, 10)
+        count = len(kinds)
+        for layer, kind in reversed(list(enumerate(kinds))):
+            for op in range(16):
+                tape.at(1, Phase.BACKWARD, "", f"{kind}{op}").allocate(count, 8)
+                tape.at(1, Phase.BACKWARD).free(count)
+                count += 1
+            tape.at(1, Phase.BACKWARD).free(layer)
+        return with_sizes(tape)
+
+    check(tape(2), tape(3), 5, tape(7))
+
+
 def test_a_list_freed_in_order_is_distinguished_from_a_list_freed_in_reverse() -> None:
     """Temporaries of a foreach op: the first one made is the first one freed."""
 

@@ -13,6 +13,7 @@ import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 import inspector
 from inspector.hardware.selection import select
@@ -94,6 +95,10 @@ def test_what_mixes_adapters_is_counted_and_sized_as_with_their_weights(
     real.save_pretrained(str(tmp_path))
     assert report.adapter is not None
     assert report.adapter.file_bytes == (tmp_path / "adapter_model.safetensors").stat().st_size
+    count = sum(item.numel() for item in load_file(tmp_path / "adapter_model.safetensors").values())
+    (notice,) = [notice for notice in report.warnings if notice.code == "classifier-not-saved"]
+    whole = sum(item.numel() for item in real.internal_xlora_classifier.parameters())
+    assert f"leaves {whole - count:,} of the {whole:,} parameters" in notice.message
 
 
 def is_aligned(real: list[int], inside: list[bool], meta: list[int]) -> bool:

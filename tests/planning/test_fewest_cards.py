@@ -50,6 +50,13 @@ def test_the_report_of_a_sharded_run_says_the_same_number(count: int) -> None:
     assert "--fit gpus finds how many it takes" in " ".join(without.out.split())
 
 
+def test_a_search_for_the_number_of_cards_is_not_proposed_where_it_was_made() -> None:
+    options = ("--gpu-memory", "1.2GiB", "--margin", "0MiB", "--fsdp", "--seq-len", "64", "--offline", "--no-advice")
+    ran = run(SMALL, *options, "--fit", "gpus", "--show", "fit")
+    assert "4 cards fit" in " ".join(ran.out.split()), ran.err
+    assert "--fit gpus finds" not in " ".join(ran.out.split())
+
+
 def test_where_more_cards_take_off_no_more_the_search_ends() -> None:
     """Of long sequences logits and activations are what counts, and each rank has all of its own."""
     found = search("1GiB", recipe={"seq_len": 4096})

@@ -7,8 +7,10 @@ import pytest
 
 from inspector.cli.option_names import name_options
 from inspector.errors import InspectorError, ModelUnavailableError, UnsupportedModelError
+from inspector.records.request import Request
 from inspector.records.source import ServedFrom
 from inspector.source.locate import locate
+from inspector.source.read import read_files
 
 from .loopback_hub import LoopbackHub, commit_of
 
@@ -45,6 +47,26 @@ def test_a_local_adapter_leads_to_its_base(hub: LoopbackHub, tmp_path: Path) -> 
     for name in (str(tmp_path), str(tmp_path / "adapter_config.json")):
         files = locate(name)
         assert (files.id, files.adapter_id, files.served_from) == ("org/base", name, ServedFrom.HUB)
+
+
+def test_adapters_that_one_mixes_are_read_by_their_configurations_alone(hub: LoopbackHub, tmp_path: Path) -> None:
+    """From the Hub by their ids, or beside the one that mixes them; no base of theirs and no weights are asked for."""
+    hub.host("org/base", {"config.json": BASE})
+    for name in ("style", "facts"):
+        files = {"adapter_config.json": adapter("org/absent", r=len(name)), "adapter_model.safetensors": b"weights"}
+        hub.host(f"org/{name}", files)
+    fields = {"peft_type": "XLORA", "adapters": {"0": "org/style", "1": "org/facts", "2": {"peft_type": "LORA"}}}
+    found = read_files(Request(model="org/base", peft=fields), lambda _stage: None)
+    assert found is not None
+    assert {name: item["r"] for name, item in (found.mixed_adapters or {}).items()} == {"0": 5, "1": 5}
+    assert not any("safetensors" in request or "absent" in request for request in hub.requests)
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "adapter_config.json").write_bytes(adapter("org/absent", r=3))
+    saved = json.dumps({**fields, "base_model_name_or_path": "org/base"})
+    (tmp_path / "adapter_config.json").write_text(saved)
+    beside = read_files(Request(model=str(tmp_path)), lambda _stage: None)
+    assert beside is not None
+    assert {name: item["r"] for name, item in (beside.mixed_adapters or {}).items()} == {"0": 3, "1": 5}
 
 
 @pytest.mark.parametrize("base", ["org/base", "org/absent", "/not/here", None])

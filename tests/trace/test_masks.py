@@ -11,6 +11,7 @@ from torch import Tensor
 from inspector.hardware.platform import Platform
 from inspector.records.tape import Category, EventKind
 from inspector.trace.kernels.sorting import reduction_bytes, select_bytes
+from inspector.trace.shadow import Shadows
 from inspector.trace.tracer import Tracer
 
 ROWS, SIZE = 6, 16
@@ -160,3 +161,19 @@ def test_the_gradient_of_what_was_scattered_is_selected_by_the_mask() -> None:
         SELECTED,
         ("aten.index.Tensor", 3 * 4),
     ]
+
+
+def test_the_pixels_of_many_images_keep_their_values_where_they_are_cut_into_patches() -> None:
+    """As Idefics 3 does with 13 images of 364 x 364; masks of queries and keys as large have none."""
+    shadows = Shadows()
+    pixels = torch.empty(9, 350, 350, dtype=torch.bool, device="meta")
+    shadows.set(pixels, torch.ones(pixels.shape, dtype=torch.bool))
+    rows = shadows.derive(pixels, lambda item: item.unfold(1, 14, 14))
+    value = shadows.run(torch.ops.aten.unfold.default, (rows, 2, 14, 14), {})
+    shadows.keep(cut := rows.unfold(2, 14, 14), value)
+    counted = shadows.run(torch.ops.aten.sum.dim_IntList, (cut, [-1, -2]), {})
+    assert counted.shape == (9, 25, 25)
+    assert bool((counted == 14 * 14).all())
+    scores = torch.empty(1, 1, 1100, 1000, dtype=torch.bool, device="meta")
+    shadows.keep(scores, torch.ones(scores.shape, dtype=torch.bool))
+    assert shadows.find(scores) is None

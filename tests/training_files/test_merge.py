@@ -57,6 +57,18 @@ def test_a_launchers_file_goes_before_defaults_and_behind_the_file(tmp_path: Pat
     assert said.recipe.mixed_precision == "bf16"
 
 
+def test_a_launch_of_several_cards_of_which_none_was_named_says_so(tmp_path: Path) -> None:
+    launches = [write(tmp_path, FSDP | {"num_processes": count}, f"{count}.yaml") for count in (8, 1)]
+
+    def list_remarks(path: str, **cards: Any) -> list[str]:
+        request = build("gpt2", launch=(path,), **cards)
+        assert request.source is not None
+        return [item.code for item in request.source.launch[0].remarks]
+
+    assert list_remarks(launches[0]) == ["cards-not-named"]
+    assert list_remarks(launches[0], gpus="4090") == list_remarks(launches[1]) == []
+
+
 def test_cards_are_about_a_gpu_that_was_named(tmp_path: Path) -> None:
     launch = write(tmp_path, FSDP, "fsdp.yaml")
     request = build(MODEL, launch=(launch,))

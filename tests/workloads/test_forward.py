@@ -112,7 +112,7 @@ def test_the_report_of_a_forward_pass_has_the_settings_that_it_reads_and_no_byte
     "recipe", [{"optimizer": "sgd"}, {"gradient_checkpointing": True}, {"loop": "plain"}, {"gradient_accumulation": 2}]
 )
 def test_a_setting_that_means_nothing_to_a_forward_pass_is_refused(recipe: dict[str, Any]) -> None:
-    with pytest.raises(inspector.UsageError, match=f"`{next(iter(recipe))}` means nothing to the workload forward"):
+    with pytest.raises(inspector.UsageError, match=f"`{next(iter(recipe))}` has no effect on the workload forward"):
         inspector.inspect(llama(), workload="forward", recipe=recipe)
 
 

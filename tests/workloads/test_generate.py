@@ -185,25 +185,25 @@ def test_the_parts_of_a_generation_add_up_and_its_cache_is_one_of_them() -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"recipe": {"optimizer": "sgd"}}, "`optimizer` means nothing to the workload generate"),
-        ({"recipe": {"seq_len": 64}}, "say `prompt_len` and `new_tokens`"),
-        ({"recipe": {"stage": "dpo"}}, "`stage` means nothing to the workload generate"),
+        ({"recipe": {"optimizer": "sgd"}}, "`optimizer` has no effect on the workload generate"),
+        ({"recipe": {"seq_len": 64}}, "give `prompt_len` and `new_tokens`"),
+        ({"recipe": {"stage": "dpo"}}, "`stage` has no effect on the workload generate"),
         ({"preparation": "axolotl"}, "`preparation` is about training"),
         ({"recipe": {"new_tokens": 0}}, "`new_tokens`"),
         ({"recipe": {"cache": "paged"}}, "`cache`"),
-        ({"peft": inspector.LoraOptions(r=4, dropout=0.1)}, "the dropout of an adapter means nothing"),
+        ({"peft": inspector.LoraOptions(r=4, dropout=0.1)}, "the dropout of an adapter has no effect"),
         ({"fit": "seq-len", "gpu": "4090"}, "use prompt-len or new-tokens"),
     ],
 )
-def test_what_means_nothing_to_a_generation_is_refused(arguments: dict[str, Any], message: str) -> None:
+def test_what_has_no_effect_on_a_generation_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(inspector.UsageError, match=message):
         inspector.inspect(llama(), workload="generate", **arguments)
 
 
 def test_a_setting_of_generation_is_refused_in_training() -> None:
-    with pytest.raises(inspector.UsageError, match=r"`prompt_len` is about `stage=dpo` .* or `workload=generate`"):
+    with pytest.raises(inspector.UsageError, match=r"`prompt_len` applies to `stage=dpo`, .*, or `workload=generate`"):
         inspector.inspect(llama(), recipe={"prompt_len": 64})
-    with pytest.raises(inspector.UsageError, match="`new_tokens` means nothing to the workload training"):
+    with pytest.raises(inspector.UsageError, match="workload training: add `workload=generate`, or drop it"):
         inspector.inspect(llama(), recipe={"stage": "dpo", "new_tokens": 64})
 
 
@@ -278,13 +278,13 @@ def test_a_table_of_contexts_says_what_each_takes_and_why_one_does_not_run() -> 
         (("--generate", "--new-tokens", "1000000000"), "--new-tokens"),
         (("--generate", "--context", "4k,x"), "is no number of tokens"),
         (("--generate", "--workload", "forward"), "exclude each other"),
-        (("--generate", "--optimizer", "sgd"), "--optimizer means nothing to the workload generate"),
+        (("--generate", "--optimizer", "sgd"), "--optimizer has no effect on the workload generate"),
         (("--generate", "--lora", "r=8,dropout=0.1"), "dropout"),
         (("--generate", "--engine", "vllm"), "--generate has no effect with --engine"),
         (("--context", "4k", "--engine", "vllm"), "--context has no effect with --engine"),
         (("--generate", "--prompt-len", "2k"), "has learned 1,024 positions"),
-        (("--context", "4k"), "--context is of a generation"),
-        (("--cache", "static"), "--cache means nothing to the workload training"),
+        (("--context", "4k"), "--context belongs to a generation"),
+        (("--cache", "static"), "--cache has no effect on the workload training"),
     ],
 )
 def test_contradicting_options_are_one_line_and_exit_with_2(arguments: tuple[str, ...], words: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutput
 
 import inspector
@@ -102,6 +104,16 @@ def test_float64_integers_and_tensors_of_the_cpu_are_not_cast() -> None:
         assert torch.mm(meta(4, 4, dtype=torch.float64), meta(4, 4, dtype=torch.float64)).dtype is torch.float64
         assert meta(4, dtype=torch.int64).sum().dtype is torch.int64
         assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype is WIDE
+
+
+@pytest.mark.usefixtures("rules")
+def test_a_block_that_was_called_by_keyword_is_computed_again_under_autocast() -> None:
+    """As Llama 4 calls the layers of its tower: checkpointing sees no tensor, and takes the device of the machine."""
+    layer = nn.Linear(4, 4, device="meta")
+    with torch.autocast("cuda", dtype=HALF):
+        result = checkpoint(functools.partial(layer, input=meta(4, 4)), use_reentrant=False)
+    result.sum().backward()
+    assert layer.weight.grad is not None
 
 
 def test_outside_a_trace_meta_tensors_and_autocast_are_torchs_own() -> None:

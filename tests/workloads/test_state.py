@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import pytest
 import transformers
 
+from inspector.hardware.catalogue import find_gpu
+from inspector.hardware.platform import build_platform
 from inspector.model.build import count_model
 from inspector.predict import Predictor
 from inspector.records.recipe import Recipe
@@ -40,7 +42,10 @@ def test_the_state_of_an_optimizer_is_what_a_traced_step_makes(optimizer: str, l
     request = Request(model=config, peft=peft, recipe=Recipe(optimizer=optimizer, loop=loop, seq_len=8))
     run = resolve_run(request, None, {})
     traced = count_living_state(Predictor(None).predict(run).tape)
-    counted = count_state_bytes(count_model(request, None)[0].trained_tensors, run.recipe, run.platform)
+    tensors = count_model(request, None)[0].trained_tensors
+    counted = count_state_bytes(tensors, run.recipe, run.platform)
+    for card in ("t4", "h100-sxm", "b200"):
+        assert count_state_bytes(tensors, run.recipe, build_platform(find_gpu(card).gpu)) == counted
     assert counted > 0 or optimizer == "sgd"
     assert traced - counted in ((0, _TABLE, 2 * _TABLE) if "8bit" in optimizer else (0,))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -215,3 +216,20 @@ def test_transcripts_of_a_transducer_are_no_longer_than_speech(tmp_path: Path) -
     recipe = inspector.Recipe(batch_size=2, seq_len=512, audio_seconds=2)
     inputs = dict(list_inputs(make_batch_inputs(model, recipe)))
     assert (inputs["labels"].shape, inputs["decoder_input_ids"].shape) == ((2, 8), (2, 9))
+
+
+def test_pages_are_trained_with_boxes_of_tokens_and_their_image() -> None:
+    sizes: dict[str, Any] = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 9}
+    more: dict[str, Any] = {"coordinate_size": 4, "shape_size": 4, "input_size": 32}
+    config = transformers.LayoutLMv3Config(**sizes, **more)
+    with torch.device("meta"):
+        pages: Any = transformers.LayoutLMv3ForTokenClassification(config)
+        texts: Any = transformers.LayoutLMForTokenClassification(transformers.LayoutLMConfig(**sizes))
+    made = make_batch_inputs(pages, RECIPE)
+    shapes = {name: item.shape for name, item in made.items() if isinstance(item, Input)}
+    assert shapes["bbox"] == (2, 8, 4)
+    assert shapes["pixel_values"] == (2, 3, 32, 32)
+    assert "pixel_values" not in make_batch_inputs(pages, dataclasses.replace(RECIPE, images=0))
+    boxes = make_batch_inputs(texts, RECIPE)["bbox"]
+    assert isinstance(boxes, Input)
+    assert boxes.dtype is torch.int64

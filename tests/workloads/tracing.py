@@ -29,8 +29,11 @@ def resolve(model: Any, recipe: Recipe) -> Recipe:
     return load_workload(TRAINING).resolve(model, recipe)
 
 
-def trace(model: Any, recipe: Recipe, platform: Platform | None = None) -> list[Event]:
+def trace(
+    model: Any, recipe: Recipe, platform: Platform | None = None, *, attaches_on_card: bool = False
+) -> list[Event]:
     """Return the tape of a training step on a model, or on one with known roles."""
     known = model if isinstance(model, BuiltModel) else built(model)
     workload = load_workload(TRAINING)
-    return trace_run(workload, known, workload.resolve(known.model, recipe), platform or build_platform(None))
+    settled = workload.resolve(known.model, recipe)
+    return trace_run(workload, known, settled, platform or build_platform(None), attaches_on_card=attaches_on_card)

@@ -67,10 +67,10 @@ def _clear() -> int:
         if folder is None:
             stream.write("Nothing is kept: INSPECTOR_CACHE turns the cache off.\n")
             return ExitCode.DONE
-        size = sum(state.st_size for _, state in list_files(folder))
+        before = sum(state.st_size for _, state in list_files(folder))
         removed = remove_oldest(folder, 0)
-        stream.write(f"Removed {removed:,} files, {format_bytes(size)}, from {folder}\n")
-    left = sum(1 for _ in list_files(folder))
+        left = [state.st_size for _, state in list_files(folder)]
+        stream.write(f"Removed {removed:,} files, {format_bytes(before - sum(left))}, from {folder}\n")
     if left:
-        raise UsageError(f"{left:,} files in {folder} cannot be removed: check whose they are.")
+        raise UsageError(f"{len(left):,} files in {folder} cannot be removed: check whose they are.")
     return ExitCode.DONE

@@ -178,8 +178,8 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
     click.Option(
         ["--stage"],
         type=click.Choice(Stage.values()),
-        help="Whose step it is of TRL's trainers: sft (supervised, the default), dpo, kto, orpo, cpo, reward or grpo. "
-        "The batch size counts pairs in dpo, orpo, cpo and reward.",
+        help="Which of TRL's trainers runs the step: sft (supervised, the default), dpo, kto, orpo, cpo, reward or "
+        "grpo. The batch size counts pairs in dpo, orpo, cpo and reward.",
     ),
     click.Option(
         ["--reference"],
@@ -235,8 +235,9 @@ OF_THE_STEP: tuple[click.Parameter, ...] = (
         ["--packing"],
         metavar="COUNT[xLENGTH]",
         callback=_check_packing,
-        help="Pack documents into a sequence, as TRL, axolotl and DataCollatorWithFlattening do: 4x1024 is 4 of 1,024 "
-        "tokens, 4 is 4 in --seq-len; the sequences of a micro-batch are concatenated. 1 is padding-free.",
+        help="Pack documents into each sequence, as TRL, axolotl and DataCollatorWithFlattening do: 4x1024 means 4 of "
+        "1,024 tokens, 4 means 4 that share --seq-len. The sequences of a micro-batch are concatenated; 1 is "
+        "padding-free training.",
     ),
     click.Option(
         ["--loop"],

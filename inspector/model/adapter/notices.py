@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import peft
 from peft import PeftConfig, PeftModel
+from peft.tuners import XLoraModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import nn
@@ -21,7 +23,7 @@ from inspector.errors import quoted
 from inspector.model.adapter.butterfly import count_without_extension
 from inspector.model.adapter.config import list_names, name_method
 from inspector.model.adapter.conversion import describe_conversion, find_conversion
-from inspector.model.adapter.describe import measure_saved_embeddings
+from inspector.model.adapter.describe import gather_saved_state, measure_saved_embeddings
 from inspector.model.adapter.peft_names import (
     ends_with,
     find_adapted_layers,
@@ -104,6 +106,7 @@ def collect_adapter_notices(model: PeftModel, config: PeftConfig, facts: Adapter
         *describe_unused(model, config),
         *_describe_factors(model),
         *_describe_clusters(model),
+        *_describe_unsaved_classifier(model),
         *_describe_nothing_trains(model),
         *_describe_saved_whole(model),
         *_describe_untied(model, base),
@@ -163,6 +166,27 @@ def _describe_saved_embeddings(model: PeftModel, facts: AdapterFacts) -> Iterato
             f"save_pretrained(save_embedding_layers=False) it has {format_count(without)} bytes."
         )
         yield Notice(code="embeddings-in-file", message=message)
+
+
+def _describe_unsaved_classifier(model: PeftModel) -> Iterator[Notice]:
+    """Say what of X-LoRA's classifier PEFT leaves out of the file: what is called like an adapter that is mixed.
+
+    Source: PEFT 0.21, utils/save_and_load.py (`_filter_state_dict_for_adapter_name`).
+    """
+    if not isinstance(model.base_model, XLoraModel):
+        return
+    saved = gather_saved_state(model) or {}
+    classifier: nn.Module = model.base_model.internal_xlora_classifier
+    trained = dict(classifier.named_parameters())
+    lost = [item for name, item in trained.items() if not any(key.endswith(name) for key in saved)]
+    if lost:
+        left_out, whole = (format_count(sum(map(count_weights, items))) for items in (lost, trained.values()))
+        message = (
+            f"PEFT {peft.__version__} leaves {left_out} of the {whole} parameters of X-LoRA's classifier out of the "
+            "file, whose names it takes for those of the adapters that are mixed: save "
+            "internal_xlora_classifier.state_dict() beside it."
+        )
+        yield Notice(code="classifier-not-saved", message=message)
 
 
 def _describe_nothing_trains(model: PeftModel) -> Iterator[Notice]:

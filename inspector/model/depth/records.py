@@ -7,7 +7,7 @@ A record of the whole model is put together of the records of both, field by fie
 - names of layers, folded or not, have the layers that a period adds: those of the shallower one with one period more
   are those of the deeper one, or nothing is said;
 - bytes by dtype are in the order of their size;
-- a notice is worded of its facts (`depth.worded`).
+- a notice is worded of its facts (`worded`).
 
 Everything else that differs (a message with a number in it, another number of rows) says nothing of the whole model,
 and `NotPeriodicError` is raised: the whole model is then looked at. What grows otherwise has to be worked out apart

@@ -1,6 +1,6 @@
 """Notices whose numbers and names stay apart from their words until a model is counted.
 
-What two shallow models say of a deep one is worked out of the facts (`depth.records`), and worded then: a share may
+What two shallow models say of a deep one is worked out of the facts (`records`), and worded then: a share may
 read alike in both, and be another one in the whole model.
 """
 
@@ -16,7 +16,10 @@ __all__ = ["Facts", "Worded", "drop_facts", "word"]
 
 
 class Facts(Protocol):
-    """What a notice is worded of: a record, whose integers grow with each period of layers and whose texts do not."""
+    """What a notice is worded of: a record, whose integers grow with each period of layers and whose texts do not.
+
+    Names of layers among them have those that a period adds (`records`).
+    """
 
     def word(self) -> Notice:
         """Return the notice."""

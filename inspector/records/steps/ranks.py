@@ -63,7 +63,8 @@ class Fsdp1:
     accelerate's, with `wrapped_classes` the layers that are units, None the model's own `_no_split_modules`, or
     `min_num_params` how large one is at least. `sync_module_states` sends rank 0's weights to the others. `replicas` is
     how many machines have all shards, where the strategy is a hybrid one. `packed_on_host` says whether packed weights
-    come from host memory as others do; else they are on each card before anything is sharded.
+    come from host memory as others do; else they are on each card before anything is sharded. With `offload` shards,
+    their gradients and states stay in host memory.
     """
 
     world_size: int
@@ -77,6 +78,7 @@ class Fsdp1:
     min_num_params: int = 0
     replicas: int = 1
     packed_on_host: bool = False
+    offload: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

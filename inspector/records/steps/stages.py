@@ -80,7 +80,7 @@ def check_stage(
     for name, stages in _READ_IN.items():
         is_read = checked["stage"] in stages or (name == "prompt_len" and checked["stage"] is None)
         if checked.get(name) is not None and not is_read:
-            raise UsageError(f"`{name}` is about {name_stages(name)}: add that, or drop it.")
+            raise UsageError(f"`{name}` applies to {name_stages(name)}: add that, or drop it.")
     if prompt_len is not None and completion_len is not None:
         checked |= {"seq_len": checked["prompt_len"] + checked["completion_len"], "completion_len": None}  # type: ignore[operator]
     return checked
@@ -88,7 +88,8 @@ def check_stage(
 
 def name_stages(name: str) -> str:
     """Return the stages that read a field of a recipe, in words."""
-    return " or ".join(f"`stage={member.value}`" for member in _READ_IN[name])
+    *others, last = (f"`stage={member.value}`" for member in _READ_IN[name])
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def split_row(seq_len: int, prompt_len: int | None, completion_len: int | None, *, halves: bool) -> tuple[int, int]:

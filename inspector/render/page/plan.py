@@ -69,7 +69,7 @@ def _list_candidates(plan: Plan, order: str) -> Iterator[_Candidate]:
     for row in sort_plan(plan, order):
         if row.total_bytes is None:
             continue
-        words = one_line(f"{names[row.method]}: {', '.join(row.levers) or 'by default settings'}", 120)
+        words = one_line(f"{names[row.method]}: {', '.join(row.levers) or 'with the default settings'}", 120)
         yield _Candidate(
             number=_find_number(plan, row),
             row=row,

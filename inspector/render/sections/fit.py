@@ -69,20 +69,25 @@ def describe_outcome(verdict: Verdict, *, brief: bool = False, at_most: bool = F
     size = format_bytes(abs(verdict.headroom_bytes))
     if verdict.outcome is Fit.TIGHT:
         parts = ", ".join(f"{one_line(item.what, 40)} {format_bytes(item.bytes)}" for item in verdict.uncertainty)
-        return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are not known ({parts})"
+        return f"tight, {size} to spare, {format_bytes(verdict.uncertain_bytes)} are uncertain ({parts})"
     if verdict.outcome is Fit.NO and verdict.cards is not None and _lacks_cards(verdict.cards):
-        return f"no, {verdict.cards.count:,} of these cards do not hold the state of the run"
+        count = verdict.cards.count
+        held = "one such card does" if count == 1 else f"{count:,} of these cards do"
+        return f"no, {held} not hold the state of the run"
     by = f"{'at most ' if at_most else ''}{size} to spare" if verdict.fits else f"at least {size} are missing"
     if verdict.lies_in_pieces:
-        by = f"what is allocated fits, but memory lies in pieces: {size} are missing at least"
+        by = f"what is allocated fits, but memory is fragmented: at least {size} are missing"
     margin = "" if verdict.margin_bytes is None else f", {format_bytes(verdict.margin_bytes)} kept free"
     # With the context, as the total has it: what is to spare is what the total leaves.
     size = format_bytes(verdict.usable_bytes + verdict.overhead_bytes)
     return f"{verdict.outcome.value}, {by} of {size}{margin}"
 
 
-def describe_cards(verdict: Verdict) -> str | None:
-    """Return what several cards have to hold at least, None where there is one."""
+def describe_cards(verdict: Verdict, search: Search | None = None) -> str | None:
+    """Return what several cards have to hold at least, None where there is one.
+
+    After a `search` for the number of cards nothing is said of how that number is found.
+    """
     cards = verdict.cards
     if cards is None:
         return None
@@ -92,16 +97,20 @@ def describe_cards(verdict: Verdict) -> str | None:
     if cards.ranks is not None:
         ranks = cards.ranks
         which = "each" if ranks.alike == ranks.world_size else "the largest"
-        more = f"; {_describe_fewest(cards)}" if _is_searched(cards) else ""
+        has_found = search is not None and search.quantity == Quantity.GPUS
+        more = f"; {_describe_fewest(cards)}" if _is_searched(cards) and not has_found else ""
         # One process runs a model that `device_map` spreads; of the others there is one for each card.
         one, each = ("card", "cards") if ranks.strategy.startswith("device_map") else ("rank", "ranks (one a card)")
         differing = "; ".join(_describe_class(item, one) for item in ranks.classes[:_MOST_CLASSES])
         differing += f"; {len(ranks.classes) - _MOST_CLASSES} more kinds" if len(ranks.classes) > _MOST_CLASSES else ""
         differing += " on each node" if differing and ranks.copies is not None else ""
         return f"{which} of {ranks.world_size:,} {each}, {ranks.strategy}{more}{f'; {differing}' if differing else ''}"
+    if cards.fewest_count is not None:
+        over = "" if cards.fewest_count == 1 else "sharded over more, "
+        return f"judged on one card alone; {over}{_describe_fewest(cards)}"
     least = "no number of these cards holds it"
     if cards.least_count is not None:
-        least = f"at least {_count_cards(cards.least_count)}"
+        least = "one such card" if cards.least_count == 1 else f"at least {_count_cards(cards.least_count)}"
     state = f"{format_bytes(cards.state_bytes)} of weights, gradients and optimizer state"
     if cards.sharding is None:
         return (
@@ -120,7 +129,11 @@ def _describe_fewest(cards: Cards) -> str:
     """Say how many cards a sharded run takes, or how many its state does and how the rest is found."""
     if cards.fewest_count is not None:
         count = cards.fewest_count
-        return "one such card is enough" if count == 1 else f"at least {_count_cards(count)} are needed"
+        return (
+            "one such card is enough, with nothing sharded"
+            if count == 1
+            else f"at least {_count_cards(count)} are needed"
+        )
     state = "" if cards.least_count is None else f"its state alone takes {_count_cards(cards.least_count)}, "
     return f"{state}--fit gpus finds how many it takes"
 
@@ -171,10 +184,10 @@ def describe_remedies(verdict: Verdict, most: int) -> Iterator[str]:
         yield f"fits{tightly} with {describe_change(item)}: {format_bytes(item.total_bytes)} total{end}"
 
 
-def build_fit_section(verdicts: Sequence[Verdict], platform: str | None) -> Section:
+def build_fit_section(verdicts: Sequence[Verdict], platform: str | None, search: Search | None) -> Section:
     """Return one row for each GPU, what its figures mean, and what is not known or was assumed of which of them.
 
-    `platform` is what the step of the report was traced for, None where none was.
+    `platform` is what the step of the report was traced for, None where none was; `search` what was searched for.
     """
     columns = (
         column("GPU", Kind.NAME),
@@ -197,7 +210,7 @@ def build_fit_section(verdicts: Sequence[Verdict], platform: str | None) -> Sect
         blocks=(
             table,
             paragraph(f"{USABLE}{traced}", Tone.QUIET),
-            *_list_details(verdicts),
+            *_list_details(verdicts, search),
             *_list_advice(verdicts),
         ),
     )
@@ -282,13 +295,13 @@ def _build_row(verdict: Verdict) -> Row:
     return row(cells, tone=Tone.KEY if verdict.fits else Tone.PLAIN)
 
 
-def _list_details(verdicts: Sequence[Verdict]) -> list[Block]:
+def _list_details(verdicts: Sequence[Verdict], search: Search | None) -> list[Block]:
     """Return why nothing is known, what several cards hold, what is not known of a card, and what was assumed."""
     found: list[tuple[str, str, str]] = []
     for verdict in verdicts:
         if verdict.reason is not None:
             found.append(("not known", verdict.gpu, verdict.reason))
-        cards = describe_cards(verdict)
+        cards = describe_cards(verdict, search)
         if cards is not None:
             found.append((f"{verdict.cards.count if verdict.cards else 1} cards", verdict.gpu, cards))
         for item in verdict.uncertainty:

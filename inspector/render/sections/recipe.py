@@ -122,8 +122,9 @@ def _describe_sequence(memory: RunMemory, brief: bool) -> Iterator[str]:
     if memory.media is not None:
         yield _describe_media(memory.media)
     if recipe.packing is not None:
-        documents = f"{format_count(int(recipe.packing))} documents each" if recipe.packing != 1 else "a document each"
-        yield f"packed in one row, {documents}"
+        count = int(recipe.packing)
+        packed = "" if count == 1 else f"packed from {format_count(count)} documents each, "
+        yield f"{packed}concatenated without padding"
         return
     padded = recipe.batch_size > 1 if recipe.padding is None else recipe.padding
     if padded or not brief:

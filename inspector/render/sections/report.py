@@ -141,7 +141,7 @@ def _list_search(report: Report) -> Iterator[Section]:
 
 def _list_fit(report: Report) -> Iterator[Section]:
     if report.fit:
-        yield build_fit_section(report.fit, report.memory.platform if report.memory else None)
+        yield build_fit_section(report.fit, report.memory.platform if report.memory else None, report.search)
 
 
 def _list_serving(report: Report) -> Iterator[Section]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from inspector.errors import one_line
-from inspector.records.fit import Fit, Quantity, Verdict
+from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import Peak, RunMemory, StaticRecipe
 from inspector.records.notice import Notice
 from inspector.records.report import Report
@@ -72,6 +72,8 @@ class _Room:
 
     The first sentence of a notice is whole, however many lines it takes; where it may be `cut` it is not. `lists_gpus`
     says whether each card has a line of its own, `sizes` whether it says by how much a card fits where it has none.
+    Without `extras` what could be turned up on a card that the step fits is left out, and the module at the peak: they
+    make way before the parts do, without which nobody sees what takes the memory.
     """
 
     parts: int
@@ -81,6 +83,7 @@ class _Room:
     cut: bool = False
     lists_gpus: bool = True
     sizes: bool = True
+    extras: bool = True
 
 
 _ROOMS = (
@@ -90,13 +93,14 @@ _ROOMS = (
     _Room(parts=4, changes=1, notices=2, notice_lines=2),
     _Room(parts=4, changes=1, notices=2, notice_lines=1),
     _Room(parts=4, changes=1, notices=1, notice_lines=1),
-    _Room(parts=3, changes=1, notices=1, notice_lines=1),
-    _Room(parts=2, changes=1, notices=1, notice_lines=1),
-    _Room(parts=0, changes=1, notices=1, notice_lines=1),
-    _Room(parts=3, changes=1, notices=1, notice_lines=1, cut=True),
-    _Room(parts=3, changes=0, notices=1, notice_lines=1, cut=True, lists_gpus=False),
-    _Room(parts=2, changes=0, notices=1, notice_lines=1, cut=True, lists_gpus=False, sizes=False),
-    _Room(parts=0, changes=0, notices=0, notice_lines=1, lists_gpus=False, sizes=False),
+    _Room(parts=4, changes=1, notices=1, notice_lines=1, extras=False),
+    _Room(parts=3, changes=1, notices=1, notice_lines=1, extras=False),
+    _Room(parts=2, changes=1, notices=1, notice_lines=1, extras=False),
+    _Room(parts=0, changes=1, notices=1, notice_lines=1, extras=False),
+    _Room(parts=3, changes=1, notices=1, notice_lines=1, cut=True, extras=False),
+    _Room(parts=3, changes=0, notices=1, notice_lines=1, cut=True, lists_gpus=False, extras=False),
+    _Room(parts=2, changes=0, notices=1, notice_lines=1, cut=True, lists_gpus=False, sizes=False, extras=False),
+    _Room(parts=0, changes=0, notices=0, notice_lines=1, lists_gpus=False, sizes=False, extras=False),
 )
 
 
@@ -117,7 +121,7 @@ def _list_sections(report: Report, room: _Room, notices: bool) -> Iterator[Secti
         blocks += list_serving_blocks(report.serving, brief=not room.lists_gpus)
     else:
         blocks += [
-            _build_peak(report.memory, room.parts) if report.memory else _build_static(report, room.parts),
+            _build_peak(report.memory, room) if report.memory else _build_static(report, room.parts),
             _build_fit(report, room),
         ]
     yield from (Section(title="", blocks=(block,)) for block in blocks if block is not None)
@@ -228,17 +232,17 @@ def _describe_quantization(report: Report) -> str:
 # --- what it takes ----------------------------------------------------------------------------------------------------
 
 
-def _build_peak(memory: RunMemory, most: int) -> Table:
+def _build_peak(memory: RunMemory, room: _Room) -> Table:
     """Return what lives at the peak, which adds up to it, and what the card then has to have."""
     peak = memory.peak
     names = {category.value.replace("_", " "): size for category, size in peak.breakdown.items() if size}
-    parts = _list_parts(names, most)
+    parts = _list_parts(names, room.parts)
     rows = [
         *parts,
         _build_size(
             "peak allocated",
             peak.allocated_bytes,
-            _describe_place(memory, peak),
+            _describe_place(memory, peak, with_module=room.extras),
             tone=Tone.TOTAL if parts else Tone.KEY,
         ),
         _build_size("total", memory.total_bytes, "reserved, with the CUDA context", tone=Tone.KEY),
@@ -246,12 +250,12 @@ def _build_peak(memory: RunMemory, most: int) -> Table:
     return _build_sum(rows)
 
 
-def _describe_place(memory: RunMemory, peak: Peak) -> str:
-    """Return where the peak is: its phase and, where one is at work, the module."""
+def _describe_place(memory: RunMemory, peak: Peak, *, with_module: bool) -> str:
+    """Return where the peak is: its phase and, `with_module` and where one is at work, the module."""
     name = memory.workload.phases[peak.phase]
     the = "" if memory.workload.generates else "the "
     phase = f"while {name}" if peak.phase is Phase.LOAD else f"in {the}{name}"
-    return f"{phase}: {one_line(peak.module, 30)}" if peak.module else phase
+    return f"{phase}: {one_line(peak.module, 30)}" if peak.module and with_module else phase
 
 
 def _build_static(report: Report, most: int) -> Table | None:
@@ -320,7 +324,9 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
         for verdict in verdicts:
             memory = report.memory
             at_most = memory is not None and memory.lower_bound is not None and memory.upper_bound is None
-            rows += _list_verdict_rows(verdict, room.changes, is_first=verdict is verdicts[0], at_most=at_most)
+            rows += _list_verdict_rows(
+                verdict, room, is_first=verdict is verdicts[0], at_most=at_most, search=report.search
+            )
     else:
         rows += _sort_verdicts(verdicts, sizes=room.sizes and len(verdicts) <= _MOST_NAMED_GPUS)
         if len(verdicts) > _MOST_NAMED_GPUS and room.sizes and report.search is None:
@@ -329,17 +335,20 @@ def _build_fit(report: Report, room: _Room) -> Table | None:
     return Table(columns=columns, rows=tuple(rows))
 
 
-def _list_verdict_rows(verdict: Verdict, most: int, *, is_first: bool, at_most: bool) -> Iterator[Row]:
+def _list_verdict_rows(
+    verdict: Verdict, room: _Room, *, is_first: bool, at_most: bool, search: Search | None
+) -> Iterator[Row]:
     """Yield the verdict on one card, and what could be changed."""
     label = "fits" if is_first else ""
     count = verdict.cards.count if verdict.cards is not None and verdict.cards.ranks is not None else 1
     gpu = one_line(verdict.gpu, 30) if count == 1 else f"{count:,} × {one_line(verdict.gpu, 30)}"
     yield row((label, gpu, describe_outcome(verdict, brief=True, at_most=at_most)), tone=Tone.KEY)
-    cards = describe_cards(verdict)
+    cards = describe_cards(verdict, search)
     if cards is not None:
         yield row(("", "", cards))
-    for words in describe_remedies(verdict, most):
-        yield row(("", "", words))
+    if room.extras or verdict.outcome is not Fit.YES:
+        for words in describe_remedies(verdict, room.changes):
+            yield row(("", "", words))
 
 
 def _sort_verdicts(verdicts: Sequence[Verdict], *, sizes: bool) -> Iterator[Row]:

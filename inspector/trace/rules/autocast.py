@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import checkpoint
 from torch.utils.weak import WeakIdKeyDictionary
 
 from inspector.compat.torch import (
@@ -104,7 +105,8 @@ def provide_autocast_for_meta() -> Iterator[None]:
     """Let code ask for autocast on the meta device, which torch has none of: it is that of CUDA, with or without a GPU.
 
     PEFT turns autocast off around the experts that it adapts, early releases of transformers 5 ask if it is on, and
-    checkpointing enters it again when it computes a block the second time.
+    checkpointing enters it again when it computes a block the second time: that of CUDA too where a block was called
+    with keywords alone, whose devices it does not look at.
     """
     make = torch.autocast.__init__
 
@@ -124,6 +126,7 @@ def provide_autocast_for_meta() -> Iterator[None]:
 
     with restore_changes():
         replace_attribute(torch.autocast, "__init__", make_for_cuda)
+        replace_attribute(checkpoint.DefaultDeviceType, "get_device_type", staticmethod(lambda: "cuda"))
         for module, name in (
             (torch, "is_autocast_enabled"),
             (torch, "get_autocast_dtype"),

@@ -18,7 +18,7 @@ from torch import Tensor
 from inspector.errors import UsageError
 from inspector.hardware.platform import Platform
 
-__all__ = ["Attention", "prefers_cudnn"]
+__all__ = ["Attention"]
 
 aten = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
@@ -65,14 +65,6 @@ class _Call:
         return torch.is_grad_enabled() and any(item.requires_grad for item in (self.query, self.key, self.value))
 
 
-def prefers_cudnn(platform: Platform) -> bool:
-    """Tell whether CUDA tries cuDNN first: on Hopper and Blackwell's data-centre cards.
-
-    It needs cuDNN 9.15.1, which the wheels of torch carry from 2.11 on.
-    """
-    return platform.compute_capability in ((9, 0), (10, 0), (10, 3)) and platform.torch_version >= (2, 11)
-
-
 @dataclass(frozen=True, slots=True)
 class Attention:
     """`aten::scaled_dot_product_attention` as it runs on a platform; `backend` is auto or the one kernel allowed."""
@@ -112,7 +104,7 @@ class Attention:
 
     def _order(self) -> tuple[str, ...]:
         """Return CUDA's order."""
-        if prefers_cudnn(self.platform):
+        if self.platform.prefers_cudnn:
             return ("cudnn", "flash", "efficient")
         return ("flash", "efficient", "cudnn") if self.backend == "cudnn" else ("flash", "efficient")
 

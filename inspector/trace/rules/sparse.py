@@ -50,7 +50,10 @@ class _SparseMatrix:
 
     def coalesce(self) -> NoReturn:
         """Refuse what goes on to products with a sparse matrix."""
-        raise NotTraceableError("no source says what NVIDIA's cuSPARSE takes for products with sparse matrices (FRoD)")
+        raise NotTraceableError(
+            "no source says what NVIDIA's cuSPARSE takes for products with sparse matrices (FRoD), which has to be "
+            "measured on a GPU"
+        )
 
     @classmethod
     def __torch_function__(

@@ -50,12 +50,12 @@ def read_fsdp(config: Mapping[str, Any], version: int, *, by_accelerate: bool) -
         settings["wrapped_classes"] = tuple(classes.split(",") if isinstance(classes, str) else map(str, classes))
     if policy == "SIZE_BASED_WRAP":
         settings["min_num_params"] = int(named.get("min_num_params", 0))
+    if is_offloaded(named):
+        settings["offload"] = True
     if kind == "fsdp":
         reshards = named.get("reshard_after_forward", named.get("sharding_strategy"))
         if str(reshards).lower() in ("false", "shard_grad_op"):
             settings["reshard_after_forward"] = False
-        if is_offloaded(named):
-            settings["offload"] = True
         # `accelerate launch` has it on where a file says nothing (commands/launch.py), Trainer off.
         if str(named.get("cpu_ram_efficient_loading", by_accelerate)).lower() == "true":
             settings["cpu_ram_efficient_loading"] = True

@@ -70,7 +70,7 @@ def _settle_accelerate(values: Values, settings: Settings) -> None:
             fields["sharding"] = None
             fields.pop("sharding_settings")
         settle_copies(values, settings, fsdp)
-        if fsdp.get("fsdp_offload_params") in (True, "true") and fields["sharding"] != "fsdp":
+        if fsdp.get("fsdp_offload_params") in (True, "true") and fields["sharding"] is None:
             settings.miss("fsdp_offload_params", True, LESS, f"weights and states are {_OFFLOADED}", Origin.FILE)
         if fsdp.get("fsdp_activation_checkpointing") in (True, "true"):
             fields["gradient_checkpointing"] = True

@@ -225,11 +225,11 @@ def settle_sharding(
             settings.silent |= {"deepspeed"} if has_deepspeed() else set()
     elif values["fsdp"] or values["fsdp_config"]:
         config = values["fsdp_config"] if isinstance(values["fsdp_config"], dict) else {}
+        asked = values["fsdp"]
+        if "offload" in (asked.split() if isinstance(asked, str) else asked if isinstance(asked, list) else ()):
+            config = {"cpu_offload": True, **config}  # training_args.py, `_apply_legacy_fsdp_to_config`
         take_fsdp(settings, config, fsdp_version, by_accelerate=False)
         settings.silent |= {"fsdp", "fsdp_config"}
-        for name in ("fsdp_offload_params", "offload_params", "cpu_offload"):
-            if config.get(name) in (True, "true") and settings.fields["sharding"] != "fsdp":
-                settings.miss(f"fsdp_config.{name}", True, LESS, "weights and states wait in host memory", Origin.FILE)
     elif finds_unused is not None:
         settings.fields["sharding_settings"] = {"find_unused_parameters": finds_unused}
 

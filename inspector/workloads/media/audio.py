@@ -75,6 +75,44 @@ def _make_windows(config: Any, _settings: Mapping[str, Any], rows: int, seconds:
     return Sound(inputs={"input_features": Input(shape=shape, dtype=torch.float32)}, tokens=tokens)
 
 
+@register_in(_MAKERS, "audioflamingo3", "glmasr")
+def _make_masked_windows(config: Any, _settings: Mapping[str, Any], rows: int, seconds: float) -> Sound:
+    """Make windows of 30 seconds with a mask of what is sound (audioflamingo3, glmasr: `_get_audio_token_length`)."""
+    window = 30 * _FRAMES_PER_SECOND
+    frames = max(round(seconds * _FRAMES_PER_SECOND), 8)
+    windows = math.ceil(frames / window)
+    halved = (frames - 1) // 2 + 1
+    tokens = halved // 4 if config.model_type == "glmasr" else (halved - 2) // 2 + 1
+    mask = functools.partial(_mark_windows, rows, windows, window, frames)
+    shape = (rows * windows, config.audio_config.num_mel_bins, window)
+    return Sound(
+        inputs={
+            "input_features": Input(shape=shape, dtype=torch.float32),
+            "input_features_mask": Input(shape=(rows * windows, window), dtype=torch.int32, make=mask),
+        },
+        tokens=tokens,
+    )
+
+
+@register_in(_MAKERS, "qwen3_asr")
+def _make_chunks(config: Any, settings: Mapping[str, Any], rows: int, seconds: float) -> Sound:
+    """Make whole chunks of a second with a mask of what is sound (qwen3_asr/processing_qwen3_asr.py)."""
+    chunk = 2 * _setting(settings, "n_window", 50)
+    frames = max(round(seconds * _FRAMES_PER_SECOND), chunk // 2)
+    length = math.ceil(frames / chunk) * chunk
+    rest = frames % chunk
+    for _convolution in range(3):
+        rest = (rest - 1) // 2 + 1
+    mask = functools.partial(_mark_first, (rows, length), frames)
+    return Sound(
+        inputs={
+            "input_features": Input(shape=(rows, config.audio_config.num_mel_bins, length), dtype=torch.float32),
+            "input_features_mask": Input(shape=(rows, length), dtype=torch.int32, make=mask),
+        },
+        tokens=rest + frames // chunk * 13,
+    )
+
+
 @register_in(_MAKERS, "granite_speech", "granite_speech_plus")
 def _make_stacked(config: Any, settings: Mapping[str, Any], rows: int, seconds: float) -> Sound:
     """Make stacked frames with a mask of features (granite_speech/feature_extraction_granite_speech.py)."""
@@ -96,6 +134,11 @@ def _setting(settings: Mapping[str, Any], name: str, default: int) -> int:
     """Return a number of the extractor's settings."""
     value = settings.get(name)
     return value if isinstance(value, int) and value > 0 else default
+
+
+def _mark_windows(rows: int, windows: int, window: int, frames: int) -> Tensor:
+    """Return ones for the first frames of each row, which is cut into windows."""
+    return _mark_first((rows, windows * window), frames).view(rows * windows, window)
 
 
 def _mark_first(shape: tuple[int, int], count: int) -> Tensor:

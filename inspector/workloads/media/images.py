@@ -71,6 +71,7 @@ class Pictures:
         config = self.model.config
         encoder = getattr(config, "encoder", None)  # of a model of any encoder
         own = getattr(config, "vision_config", None) or getattr(config, "image_config", None)
+        own = own or getattr(encoder, "vision_config", None)
         return own or (encoder if hasattr(encoder, "image_size") else config)
 
     def read(self, name: str, default: Any) -> Any:
@@ -323,7 +324,7 @@ def read_square(pictures: Pictures) -> tuple[int, int]:
         sides = (read_side(size, "height") or edge, read_side(size, "width") or edge)
         if sides[0] and sides[1]:
             return sides[0], sides[1]
-    size = getattr(pictures.vision, "image_size", None)
+    size = getattr(pictures.vision, "image_size", None) or getattr(pictures.vision, "input_size", None)  # LayoutLMv3
     if isinstance(size, (list, tuple)) and len(size) == 2:
         return int(size[0]), int(size[1])
     if isinstance(size, int):

@@ -62,10 +62,11 @@ _NO_INPUT_REQUIRES_GRAD = (
 )
 # Stands for the names of routers.
 _ROUTERS = "[...]"
+_FLOAT32_INPUTS = "as a real step does: its inputs are float32; use `dtype=float32` or `mixed_precision=bf16`"
 # What stops a real step in the same way, and what to do then.
 _ADVICE = {
-    "Input type (float) and bias type": "as a real step does: its inputs are float32; use `dtype=float32` "
-    "or `mixed_precision=bf16`",
+    "Input type (float) and bias type": _FLOAT32_INPUTS,
+    "expected scalar type torch.float32 but found": _FLOAT32_INPUTS,
     "'tuple' object has no attribute 'dtype'": "as a real step does: an adapter is on a router, which returns a tuple; "
     f'leave it out: `targets="all-linear"` `exclude_targets={_ROUTERS}` (exclude_modules in a PEFT configuration)',
     "if no padding token is defined": "as a real step does: use `batch_size=1`",

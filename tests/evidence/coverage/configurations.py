@@ -38,6 +38,17 @@ _VISION_OF_AYA = {
     "patch_size": 14,
     "image_size": 364,
 }
+# Sizes of towers whose defaults make no whole number of tokens, or others than their text part takes.
+_VISION_OF_GEMMA = {**_VISION_OF_AYA, "num_hidden_layers": 27, "image_size": 896}
+_VISION_OF_IDEFICS = {"hidden_size": 1152, "num_attention_heads": 16, "image_size": 364, "patch_size": 14}
+_SPANS_OF_QWEN = {"vision_start_token_id": 151652, "vision_end_token_id": 151653}
+_PROJECTOR_OF_GRANITE = {
+    "model_type": "blip_2_qformer",
+    "hidden_size": 1024,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 2,
+    "encoder_hidden_size": 1024,
+}
 _ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
 _REPAIRS: Mapping[str, Fields] = {
     "dots1": {"n_routed_experts": 16, "n_shared_experts": 2, "num_experts_per_tok": 6},
@@ -66,7 +77,8 @@ _REPAIRS: Mapping[str, Fields] = {
     "vision-encoder-decoder": {"decoder_start_token_id": 101, "pad_token_id": 0},
     "ReformerModelWithLMHead": {"is_decoder": True},
     "ministral": {"head_dim": 128},
-    "qwen3_omni_moe_thinker": {"text_config": {"head_dim": 128}},
+    "qwen2_5_omni_thinker": _SPANS_OF_QWEN,
+    "qwen3_omni_moe_thinker": {"text_config": {"head_dim": 128}, **_SPANS_OF_QWEN},
     "step3p7": {"text_config": {"sliding_window": 512}},
     "blip-2": {"image_token_index": 50265},
     "instructblip": {"image_token_index": 50265},
@@ -78,6 +90,16 @@ _REPAIRS: Mapping[str, Fields] = {
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": dict(_ROTARY), "sliding_attention": dict(_ROTARY)},
     },
+    "qwen2_vl": {"vision_config": {"hidden_size": 8192}},
+    "llama4": {"vision_config": {"hidden_size": 1408, "vision_output_dim": 4096}},
+    "gemma3": {"vision_config": _VISION_OF_GEMMA},
+    "t5gemma2": {"encoder": {"vision_config": _VISION_OF_GEMMA}},
+    "idefics3": {"vision_config": _VISION_OF_IDEFICS},
+    "smolvlm": {"scale_factor": 4, "vision_config": {"image_size": 512, "patch_size": 16}},
+    "janus": {"vision_config": {"projection_dim": 4096}},
+    **{name: {"projector_config": _PROJECTOR_OF_GRANITE} for name in ("granite_speech", "granite_speech_plus")},
+    "qwen3_asr": {"audio_config": {"output_dim": 2048}},
+    "voxtral": {"audio_token_id": 24},
     "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
 }
 # Types that are made of two others.
@@ -98,6 +120,8 @@ _LAYERS = re.compile(
 _EXPERTS = re.compile(
     r"^(n_routed_experts|num_experts|num_local_experts|moe_num_experts|n_experts|num_moe_experts|moe_n_routed_experts)$"
 )
+# Lists of layers whose outputs are read.
+_PLACES = ("intermediate_layers_indices", "vision_feature_layers")
 # As many layers as may be needed to have one of every kind.
 _DEPTHS = (2, 4, 6, 8, 12)
 
@@ -204,8 +228,12 @@ def _shorten(node: Any, depth: int, experts: int) -> Any:
             made[key] = depth
         elif _EXPERTS.match(key) and type(value) is int:
             made[key] = min(value, experts)
-        elif is_list and depth < len(value) in lengths and not key.startswith("out_"):
+        elif (
+            is_list and depth < len(value) in lengths and not key.startswith("out_") and not isinstance(value[0], list)
+        ):
             made[key] = value[:depth]
+        elif is_list and key in _PLACES:
+            made[key] = [max(min(item, depth - 1), -depth) for item in value]
         elif key in ("depths", "encoder_depths") and is_list and all(type(item) is int for item in value):
             made[key] = [min(item, depth) for item in value]
         else:

@@ -30,10 +30,12 @@ import triton  # type: ignore[import-not-found]
 import trl  # type: ignore[import-not-found]
 
 from inspector.measure.loading import load_model
+from inspector.measure.quantized import load_quantized_model
 from inspector.records.recipe import Recipe
 from inspector.workloads.batch import Input
 from inspector.workloads.registry import TRAINING, load_workload
 from tests.evidence.stand_in.record_trainer import Reader, describe_platform
+from tests.evidence.truth.rank_rows import build_rank
 from tests.evidence.truth.trainer_rows import build, find_task, make_recipe
 from tests.workloads.real_losses import Cce
 from tests.workloads.tracing import built, resolve
@@ -53,8 +55,11 @@ def measured(row: dict[str, Any]) -> dict[str, int]:
     settled = resolve(model, recipe)
     inputs = load_workload(TRAINING).make_inputs(model, settled)
     batch = {name: item.on("cpu") if isinstance(item, Input) else item for name, item in inputs.items()}
-    base = build({**row, "lora": None})
-    load_model(built(base), torch.device("cuda"))
+    base: Any = build({**row, "lora": None})
+    if "quantization" in row:
+        base = load_quantized_model(build_rank(row), torch.device("cuda"))
+    else:
+        load_model(built(base), torch.device("cuda"))
     reader = Reader()
     with launch_nothing(), know_chunks(settled):
         trainer = make_trainer(row, base, settled, batch)
@@ -71,7 +76,7 @@ def make_trainer(row: dict[str, Any], base: Any, recipe: Recipe, batch: dict[str
     module = _find_module(name)
     rows = recipe.batch_size * recipe.gradient_accumulation
     options: dict[str, Any] = {}
-    if row.get("lora"):
+    if row.get("lora") and "quantization" not in row:  # which comes with its adapter
         options["peft_config"] = peft.LoraConfig(task_type=find_task(row), **row["lora"])
     elif name in ("DPO", "KTO"):
         options["ref_model"] = copy.deepcopy(base).eval()

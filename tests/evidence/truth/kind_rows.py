@@ -177,7 +177,7 @@ KIND_ROWS = (
         },
         "--seq-len 64",
     ),
-    _row("boxes-of-words", "LayoutLMv3ForTokenClassification", "layoutlmv3", _TEXT, "--seq-len 128"),
+    _row("boxes-of-words", "LayoutLMv3ForTokenClassification", "layoutlmv3", _TEXT, "--seq-len 128 --images 1"),
     # Text otherwise than in one row.
     _row("choices", "BertForMultipleChoice", "bert", _TEXT, "--seq-len 128"),
     _row("next-sentence", "BertForNextSentencePrediction", "bert", _TEXT, "--seq-len 128"),

@@ -70,6 +70,7 @@ def predict_rank(row: dict[str, Any], platform: Platform) -> dict[str, int]:
             world_size=launch["world_size"],
             replicas=launch.get("replicas", 1),
             packed_on_host=launch.get("packed_on") == "host",
+            offload=config.get("cpu_offload", False),
             sharding_strategy=environment.get("FSDP_SHARDING_STRATEGY", "FULL_SHARD"),
             backward_prefetch=config.get("backward_prefetch", environment.get("FSDP_BACKWARD_PREFETCH")),
             wrap_policy=environment.get("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP"),

@@ -6,7 +6,7 @@ Models are catalogue entries cut to a few layers, on meta.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from torch import nn
 from inspector.hardware.platform import Platform
 from inspector.memory.timeline import fold
 from inspector.records.recipe import Recipe
-from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.source import catalogue
 from tests.evidence.truth.matrix import OF_EVERY_ROW
 from tests.workloads.tracing import trace
@@ -93,6 +92,8 @@ def make_recipe(row: dict[str, Any]) -> Recipe:
 
 def _predict(row: dict[str, Any], record: Mapping[str, Any]) -> dict[str, int]:
     """Return what the second update of a row takes on the platform of its record."""
+    from tests.evidence.truth import rank_rows  # which builds its models by this module
+
     major, minor = record["torch"].split(".")[:2]
     platform = Platform(
         compute_capability=tuple(record["compute_capability"]),
@@ -100,38 +101,13 @@ def _predict(row: dict[str, Any], record: Mapping[str, Any]) -> dict[str, int]:
         threads_per_multiprocessor=record["threads_per_multiprocessor"],
         torch_version=(int(major), int(minor)),
     )
-    tape = trace(build(row), make_recipe(row), platform)
-    attaches_on_card = "trl" in record and row.get("lora") and row["dtype"] != "float32"
-    timeline = fold(_attach_on_card(tape) if attaches_on_card else tape)
+    # TRL attaches an adapter to a model that is on the card.
+    on_card = "trl" in record and bool(row.get("lora"))
+    model = rank_rows.build_rank(row) if "quantization" in row else build(row)
+    timeline = fold(trace(model, make_recipe(row), platform, attaches_on_card=on_card))
     second = [phase for phase in timeline.phases if phase.step == 2]
     return {
         "peak_allocated_bytes": max(phase.peak_allocated_bytes for phase in second),
         "peak_reserved_bytes": max(phase.peak_reserved_bytes for phase in second),
         "end_of_step_allocated_bytes": timeline.step_end_allocated_bytes[2],
     }
-
-
-def _attach_on_card(tape: Sequence[Event]) -> list[Event]:
-    """Return a tape on which PEFT attaches an adapter of float32 to a base of 16 bits that is on the card already.
-
-    It makes all of it in the base's dtype, and copies of `modules_to_save`, and casts one tensor after the other
-    (peft/tuners/tuners_utils.py, `_move_adapter_to_device_of_base_layer`, `cast_adapter_dtype`). The trace of a command
-    has it attached in host memory.
-    """
-    added = [
-        index
-        for index, event in enumerate(tape)
-        if (event.kind, event.phase, event.category) == (EventKind.ALLOCATE, Phase.LOAD, Category.ADAPTER)
-    ]
-    halves = [
-        tape[index]._replace(block=len(tape) + place, bytes=tape[index].bytes // 2) for place, index in enumerate(added)
-    ]
-    cast = [
-        event
-        for index, half in zip(added, halves, strict=True)
-        for event in (tape[index], half._replace(kind=EventKind.FREE))
-    ]
-    rest = [event for index, event in enumerate(tape) if index > added[0] and index not in set(added)]
-    saved = [event for event in rest if event.phase is Phase.LOAD and ".modules_to_save." in event.module]
-    rest = [event for event in rest if event not in saved]
-    return [*tape[: added[0]], *halves, *saved, *cast, *rest]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from inspector.model.depth.records import NotPeriodicError, Periods, extrapolate_record
+from inspector.model.depth.worded import drop_facts, word
+from inspector.records.notice import Notice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,3 +68,24 @@ def test_bytes_by_dtype_are_in_the_order_of_their_size() -> None:
 def test_what_differs_otherwise_says_nothing_of_the_whole_model(shallow: Record, deeper: Record) -> None:
     with pytest.raises(NotPeriodicError):
         extrapolate_record(shallow, deeper, PAIRS, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Facts of a notice."""
+
+    name: str
+    part: int
+    whole: int
+
+    def word(self) -> Notice:
+        """Return the notice."""
+        return Notice(code="share", message=f"{self.name}: {self.part} of {self.whole}, {self.part / self.whole:.0%}")
+
+
+def test_a_notice_is_worded_of_its_facts() -> None:
+    """A share that reads alike in both is another one in the whole model."""
+    shallow, deeper = (word(Share(name=f"model.layers.0-{last}", part=10_000, whole=10_000 + last)) for last in (4, 6))
+    assert [item.message.rpartition(", ")[2] for item in (shallow, deeper)] == ["100%"] * 2
+    found = extrapolate_record(shallow, deeper, PAIRS, 100)
+    assert drop_facts([found]) == (Notice(code="share", message="model.layers.0-204: 10000 of 10204, 98%"),)

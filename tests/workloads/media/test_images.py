@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from inspector.compat.transformers import list_image_processors
 from inspector.workloads.inputs import BatchError
 from inspector.workloads.media import tiles  # noqa: F401  # it registers its processors
 from inspector.workloads.media.images import Pictures, find_processor, make_images
@@ -134,3 +135,17 @@ def test_several_images_of_llava_onevision_are_not_cut() -> None:
 def test_a_small_image_gets_one_tile_of_a_canvas() -> None:
     assert fit_canvas((20, 20), 32, 4) == (1, 1)
     assert fit_canvas((20, 60), 32, 4) == (1, 2)
+
+
+def test_the_tower_of_an_encoder_and_a_decoder_is_the_encoders() -> None:
+    tower = SimpleNamespace(image_size=896, num_channels=3)
+    model = Model()
+    model.config = SimpleNamespace(model_type="t5gemma2", encoder=SimpleNamespace(vision_config=tower))
+    made = make_images("Gemma3ImageProcessor", Pictures(model=model, settings={}, rows=1, count=1, size=(480, 640)))
+    assert made.pixels == (896, 896)
+
+
+def test_types_that_share_a_processor_share_what_makes_images_of_it() -> None:
+    found = {name: list_image_processors(name)[:1] for name in ("qwen3_vl_moe", "glm4v_moe", "qwen2_5_omni_thinker")}
+    assert [names[0].startswith(("Qwen2VL", "Glm4v")) for names in found.values()] == [True] * 3
+    assert list_image_processors("llama") == []

@@ -137,3 +137,19 @@ def test_images_and_sound_out_of_their_range_are_refused_in_one_line(recipe: dic
     with pytest.raises(inspector.UsageError, match=message) as refused:
         inspector.Recipe(**recipe)  # type: ignore[arg-type]  # values of any kind
     assert "\n" not in str(refused.value)
+
+
+def test_images_of_llama_4_are_traced_with_checkpointing_and_mixed_precision() -> None:
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    vision = {**sizes, "intermediate_size": 128, "image_size": 16, "patch_size": 4, "vision_output_dim": 48}
+    vision |= {"projector_input_dim": 48, "projector_output_dim": 48}
+    text = {**sizes, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 48, "intermediate_size_mlp": 48}
+    text |= {"num_local_experts": 2, "vocab_size": 128, "pad_token_id": 0}
+    config = transformers.Llama4Config(vision_config=vision, text_config=text, image_token_index=9)
+    config.architectures = ["Llama4ForConditionalGeneration"]
+    recipe = {"images": 1, "seq_len": 256, "gradient_checkpointing": True, "mixed_precision": "bf16"}
+    traced = inspector.inspect(config, dtype="bfloat16", recipe=recipe)
+    assert traced.training is not None
+    assert traced.training.media is not None
+    # 640 x 480 pixels in tiles of 16 x 16: 3 x 4 and the whole one, four tokens each.
+    assert traced.training.media.tokens == 13 * 4

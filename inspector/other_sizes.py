@@ -1,4 +1,4 @@
-"""Runs that were traced with another batch size or sequence length, and what need not be traced again for that.
+"""Runs that were traced with another batch size, sequence length, attention or checkpointing: what need not be again.
 
 Of a run that does at another size what it does at a known one, the first passes alone say its sizes. Where they do
 something else, as with a batch of several sequences, they say the rest of the step all the same, as far as that of a

@@ -140,19 +140,14 @@ class Replays:
         return self.under(None)
 
     def run_under(self, limit_bytes: int, left_bytes: int = 0) -> bool:
-        """Tell whether the step runs under a limit and leaves so much of it unreserved."""
-        return self.reserve_under(limit_bytes, left_bytes) is not None
-
-    def reserve_under(self, limit_bytes: int, left_bytes: int = 0) -> int | None:
-        """Return what the step reserves at most under a limit, None where it does not run or leaves less than that.
+        """Tell whether the step runs under a limit and leaves so much of it unreserved.
 
         What is known without a limit serves where it stays below: a limit that is not reached changes nothing.
         """
         unlimited = self._by_limit.get(None)
         is_known = unlimited is not None and unlimited.peak_reserved_bytes <= limit_bytes
         replay = unlimited if unlimited is not None and is_known else self.under(limit_bytes)
-        fits = replay.failure is None and replay.peak_reserved_bytes <= limit_bytes - left_bytes
-        return replay.peak_reserved_bytes if fits else None
+        return replay.failure is None and replay.peak_reserved_bytes <= limit_bytes - left_bytes
 
     def under(self, limit_bytes: int | None, work: Callable[[], Replay] | None = None) -> Replay:
         """Return the replay under a limit, which ends where memory runs out; for each limit it runs once.

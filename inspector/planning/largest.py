@@ -6,7 +6,6 @@ What is reported was traced: the value that fits, and the next one, which does n
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -159,9 +158,7 @@ class _Search:
         self._tapes = SizeInterpolator()
         # Lower bound of the allocated peak at the smallest value that was estimated to fail.
         self._fails_bytes: float | None = None
-        self._known: dict[tuple[TapeTemplate, bytes], int | None] = {}
-        # What steps that fit reserve at most, traced or estimated.
-        self._reserved: dict[int, int] = {}
+        self._known: dict[tuple[TapeTemplate, bytes], bool] = {}
         self.tried: dict[int, bool] = {}
         self.traced: dict[int, _Trial] = {}
 
@@ -182,11 +179,11 @@ class _Search:
         template, sizes = prediction.template, prediction.sizes
         if is_kept:
             self._tapes.add(value, template, sizes)
-            self.tried[value] = self._fits(number, template, sizes, prediction.replays)
+            self.tried[value] = self._fits(template, sizes, prediction.replays)
         else:
             reserved = prediction.replays.unlimited.peak_reserved_bytes  # the total takes this replay anyway
             runs = reserved <= self._usable - self._margin
-            self.tried[value] = runs or self._find_out(template, sizes, prediction.replays) is not None
+            self.tried[value] = runs or self._find_out(template, sizes, prediction.replays)
         bound = template.bound_peak(sizes)
         if is_kept:
             self.traced[value] = _Trial(bound_bytes=bound, prediction=prediction)
@@ -215,20 +212,17 @@ class _Search:
         """Return the run with another value of the quantity."""
         return self._run.with_request(set_value(self._run.request, self._quantity, value))
 
-    def _fits(self, number: int, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
+    def _fits(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
         """Tell whether a step runs on the GPU and leaves the margin free; the same sizes are replayed once."""
         key = template, sizes.tobytes()
         if key not in self._known:
             self._known[key] = self._find_out(template, sizes, replays)
-        reserved = self._known[key]
-        if reserved is not None:
-            self._reserved[number] = reserved
-        return reserved is not None
+        return self._known[key]
 
-    def _find_out(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> int | None:
-        """Return what the step reserves, None where it does not fit; that is not remembered."""
+    def _find_out(self, template: TapeTemplate, sizes: Sizes, replays: Replays) -> bool:
+        """Tell the same, which is not remembered."""
         can_fit = template.bound_peak(sizes) <= self._usable - self._margin
-        return replays.reserve_under(self._usable, self._margin) if can_fit else None
+        return can_fit and replays.run_under(self._usable, self._margin)
 
     def hint(self, low: int, high: int) -> int | None:
         """Return the value that is probably the largest that fits, None where too little was traced to say."""
@@ -248,17 +242,8 @@ class _Search:
             return min(max(near, low + 1), high - 1)
         if self._fails_bytes is not None and low and self._estimate_peak(low + 1) >= self._fails_bytes:
             return low
-
-        @functools.cache
-        def guess(fits: int) -> int:
-            return self._find_border(fits, farthest) if fits in self._reserved else near
-
         found = bisect_largest(
-            self._estimate_fits,
-            start=guess(low),
-            most=border,
-            hint=lambda fits, _fails: guess(fits),  # where that fails, trials go outwards from it
-            most_trials=_MOST_ESTIMATED,
+            self._estimate_fits, start=near, most=border, hint=lambda _low, _high: near, most_trials=_MOST_ESTIMATED
         )
         if found.fits:
             self._experience.least_peak_bytes = int(self._estimate_peak(found.fits))
@@ -266,11 +251,6 @@ class _Search:
         # Where curves are followed no further, what lies beyond was not estimated to fail.
         self._fails_bytes = least if found.fails <= border or least > self._usable - self._margin else None
         return found.fits
-
-    def _find_border(self, fits: int, farthest: int) -> int:
-        """Return the last value that fits if as much is reserved beside blocks as where it `fits`."""
-        beside = self._reserved[fits] - int(self._estimate_peak(fits))
-        return self._find_last_below(self._usable - self._margin - beside, fits, farthest)
 
     def _interpolate_reserved(self, low: int, high: int) -> int | None:
         """Return where what is reserved fills the card, None where tapes are kept, which say more."""
@@ -338,7 +318,7 @@ class _Search:
         estimated = self._tapes.estimate(value)
         assert estimated is not None
         replayed = next(trial.prediction for trial in self.traced.values() if trial.prediction is not None)
-        return self._fits(number, *estimated, replayed.replay(*estimated))
+        return self._fits(*estimated, replayed.replay(*estimated))
 
 
 def require_gpu(run: ResolvedRun) -> Gpu:

@@ -10,9 +10,9 @@ of them has 24. The files are read once, and candidates that are much alike are 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -182,17 +182,12 @@ def build_rows(
 ) -> list[PlanRow]:
     """Return the rows of candidates that are much alike; `predictor` has the models that this process built before."""
     predictor = predictor.copy_models()
-    experiences: dict[Any, Experience] = {}
+    experiences: defaultdict[_Kept, Experience] = defaultdict(Experience)
     rows = []
     for candidate in candidates:
-        # What was traced says most where the passes are the same; of another attention it says where to begin.
-        kept = _find_kept(candidate)
-        latest = copy.deepcopy(experiences.get(kept, Experience()))
-        experience = experiences.setdefault((kept, candidate.change.get("attention")), latest)
-        experiences[kept] = experience
         # The tapes of long generations are too long to be kept beside each other.
         own = predictor.copy_models() if is_long(run) else predictor
-        rows.append(_build_row(run, candidate, quantities, own, experience))
+        rows.append(_build_row(run, candidate, quantities, own, experiences[_find_kept(candidate)]))
     return rows
 
 

@@ -30,8 +30,8 @@ def read() -> Any:
     return read_files(REQUEST, lambda _stage: None)
 
 
-def note_replays(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
-    """Return a list to which the limit of each replay is added."""
+def test_a_plan_replays_without_a_limit_the_run_that_it_shows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a search tries has no total that somebody sees; `--fit` tells the total of each value."""
     limits: list[int | None] = []
     replay = Replays._run
 
@@ -40,12 +40,6 @@ def note_replays(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
         return replay(self, limit_bytes)
 
     monkeypatch.setattr(Replays, "_run", note)
-    return limits
-
-
-def test_a_plan_replays_without_a_limit_the_run_that_it_shows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a search tries has no total that somebody sees; `--fit` tells the total of each value."""
-    limits = note_replays(monkeypatch)
     run, predictor = resolve(), Predictor(read())
     assert predictor.predict(run).judge().fits
     found = find_nearly_largest(run, "batch-size", predictor, Experience())
@@ -82,10 +76,3 @@ def test_only_the_first_run_is_traced_to_its_end() -> None:
         (1, 1088, True),
         *((1, 512, True), (1, 512, True)),
     ]
-
-
-def test_a_search_goes_where_what_is_reserved_fills_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the lengths that are estimated two are replayed, not four on the way there from what is allocated."""
-    limits = note_replays(monkeypatch)
-    assert find_nearly_largest(resolve(), "seq-len", Predictor(read()), Experience(), unit=64) == 2112
-    assert len(limits) == 6

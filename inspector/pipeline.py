@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from inspector.cache.store import Store
     from inspector.memory.recording import Recording
     from inspector.model.build import Depths
-    from inspector.predict import Predictor
+    from inspector.predict.predictor import Predictor
     from inspector.records.comparison import Comparison
     from inspector.records.measurement import Measurement
     from inspector.records.model import Counted
@@ -64,7 +64,7 @@ class Stages:
 
     def find_predictor(self, files: SourceFiles | None, kept: Kept | None = None) -> Predictor:
         """Return what predicts runs of the model of these files, of which something may be `kept` on disk."""
-        from inspector.predict import Predictor
+        from inspector.predict.predictor import Predictor
 
         return Predictor(files, kept)
 
@@ -352,7 +352,7 @@ def _count(
 
     if kept is None:
         return count()
-    from inspector.findings import list_of_count
+    from inspector.predict.findings import list_of_count
 
     return kept.find("count", (list_of_count(request),), count)
 

@@ -76,7 +76,7 @@ def sweep(
     with restore_changes():
         # No GPU is used, and a driver that has started does not survive a fork.
         replace_item(os.environ, "CUDA_VISIBLE_DEVICES", "")
-        for module in ("inspector.tracing", "inspector.planning.verdicts"):
+        for module in ("inspector.predict.tracing", "inspector.planning.verdicts"):
             importlib.import_module(module)  # once, for all processes that are forked
         tasks = (
             _Task(request=dataclasses.replace(request, model=model), keeps=keeps)

@@ -20,7 +20,7 @@ from inspector.records.source import SourceFiles
 
 if TYPE_CHECKING:
     from inspector.model.build import Depths
-    from inspector.predict import Predictor
+    from inspector.predict.predictor import Predictor
     from inspector.records.model import Counted
 
 __all__ = ["KeptStages"]
@@ -99,7 +99,7 @@ def _take(
 
 def _make_key(request: Request) -> Any:
     """Return what two requests are equal by that count the same."""
-    from inspector.run_keys import freeze
+    from inspector.predict.run_keys import freeze
 
     defaults = Recipe()
     recipe = dataclasses.replace(request.recipe, **{name: getattr(defaults, name) for name in _SIZES})

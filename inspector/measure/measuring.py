@@ -40,7 +40,7 @@ from inspector.measure.running import Watch, run_steps
 from inspector.memory.timeline import Timeline
 from inspector.memory.verdict import find_overhead
 from inspector.model.build import BuiltModel, Depths, count_model
-from inspector.predict import Prediction, Predictor
+from inspector.predict.predictor import Prediction, Predictor
 from inspector.records.hardware import Gpu
 from inspector.records.measurement import Device, Difference, Figures, Measurement, RankFigures
 from inspector.records.model import Counted

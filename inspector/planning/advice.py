@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from inspector.errors import InspectorError, NotTraceableError
-from inspector.generation import is_long
 from inspector.planning.changes import Change, apply_change, format_change, format_options
 from inspector.planning.ladder import Group, find_own_method, judge_candidate, list_groups
-from inspector.predict import Prediction, Predictor
+from inspector.predict.generation import is_long
+from inspector.predict.predictor import Prediction, Predictor
+from inspector.predict.run_keys import Key, make_key_without_optimizer
 from inspector.records.fit import Advice, Fit, Method, Purpose, Verdict, find_recommended
 from inspector.records.recipe import find_prompt_len
 from inspector.records.request import Request
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_key_without_optimizer
 from inspector.training_files.changes import spell_change
 
 __all__ = ["find_advice", "list_ways"]

@@ -15,7 +15,7 @@ from inspector.compat.deepspeed import has_deepspeed
 from inspector.dtypes import BY_TORCH_NAME
 from inspector.errors import InspectorError, NotTraceableError
 from inspector.memory.timeline import Summary
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.fit import Advice, Cards, Fit, Purpose, Verdict
 from inspector.records.memory import StaticRecipe
 from inspector.records.notice import Notice

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from inspector.errors import InspectorError, NotTraceableError, UnsupportedModelError, UsageError, one_line
 from inspector.planning.largest import require_gpu
-from inspector.predict import Prediction, Predictor
+from inspector.predict.predictor import Prediction, Predictor
 from inspector.records.fit import Fit, Quantity, Search, Tried, Verdict
 from inspector.records.steps.ranks import Fsdp1, Fsdp2, Zero
 from inspector.resolve import ResolvedRun

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from inspector.errors import InspectorError, NotTraceableError
 from inspector.planning.changes import IN_FLOAT, WITHOUT_ADAPTER, apply_change, is_stored_quantized
 from inspector.planning.quantities import set_value
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.fit import Advice, Fit, Purpose
 from inspector.records.recipe import find_prompt_len
 from inspector.records.request import LoraOptions, Request

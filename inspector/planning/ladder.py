@@ -29,14 +29,14 @@ from inspector.planning.changes import (
     is_of_recipe,
     is_stored_quantized,
 )
-from inspector.predict import Prediction, Predictor
+from inspector.predict.predictor import Prediction, Predictor
+from inspector.predict.run_keys import freeze
 from inspector.quantization.declared import find_declared
 from inspector.records.fit import Fit, Method, Verdict
 from inspector.records.recipe import AdapterState, find_prompt_len
 from inspector.records.request import AdapterDtype, Quantization, QuantStorage, Sharding
 from inspector.records.tape import WorkloadInfo
 from inspector.resolve import ResolvedRun, is_packed
-from inspector.run_keys import freeze
 from inspector.training_files.changes import can_spell
 
 __all__ = ["Candidate", "Group", "Judged", "find_own_method", "judge_candidate", "list_groups"]

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError, one_line
-from inspector.generation import is_long
 from inspector.memory.replay import Replays
 from inspector.planning.bisection import MOST_TRIALS, bisect_largest
 from inspector.planning.grid import Grid
 from inspector.planning.quantities import set_value
-from inspector.predict import Prediction, Predictor
+from inspector.predict.generation import is_long
+from inspector.predict.predictor import Prediction, Predictor
 from inspector.records.fit import Quantity, Search, Tried
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import find_prompt_len

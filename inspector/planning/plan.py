@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from inspector.errors import InspectorError, NotTraceableError, UnsupportedModelError, one_line
-from inspector.generation import is_long
 from inspector.memory.verdict import find_overhead, find_usable_bytes
 from inspector.model.build import count_model
 from inspector.planning.changes import apply_change, format_options, has_adapter
@@ -25,7 +24,8 @@ from inspector.planning.generation.largest import find_largest_generation
 from inspector.planning.ladder import Candidate, judge_candidate, list_groups
 from inspector.planning.largest import Experience, find_nearly_largest, require_gpu
 from inspector.planning.notices import find_precision_notices
-from inspector.predict import Prediction, Predictor
+from inspector.predict.generation import is_long
+from inspector.predict.predictor import Prediction, Predictor
 from inspector.records.fit import VARIED_BY_A_PLAN, Fit, Method, Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.records.recipe import Attention, Recipe, find_prompt_len

@@ -37,7 +37,7 @@ from inspector.planning.notices import (
     leave_out_media,
 )
 from inspector.planning.quantities import set_found
-from inspector.predict import Prediction, Predictor
+from inspector.predict.predictor import Prediction, Predictor
 from inspector.records.fit import Fit, Quantity, Search, Verdict
 from inspector.records.memory import (
     CacheFacts,

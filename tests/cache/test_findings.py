@@ -15,12 +15,12 @@ from inspector.cache.findings import Kept
 from inspector.cache.store import Store
 from inspector.cache.tapes import pack_tape, unpack_tape
 from inspector.errors import NotTraceableError, UnsupportedModelError, UsageError
-from inspector.findings import Findings
 from inspector.hardware.catalogue import find_gpu
 from inspector.hardware.memory_size import build_stated_gpu
 from inspector.planning.largest import find_largest
 from inspector.planning.quantities import set_value
-from inspector.predict import Predictor
+from inspector.predict.findings import Findings
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.run import Traced

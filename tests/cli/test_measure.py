@@ -14,7 +14,7 @@ from inspector.errors import DoesNotFitError, UsageError
 from inspector.extrapolate import TapeTemplate
 from inspector.measure.devices import check_packages
 from inspector.measure.measuring import fold_if_it_fits
-from inspector.predict import Prediction
+from inspector.predict.predictor import Prediction
 from inspector.records.measurement import Device
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request

@@ -65,7 +65,7 @@ def test_importing_the_package_loads_no_library() -> None:
 
 def test_what_works_an_answer_out_loads_no_torch_before_a_model_is_built() -> None:
     """What follows from a kept trace takes none of it (`inspector.cache`)."""
-    modules = "inspector.pipeline, inspector.planning.verdicts, inspector.predict, inspector.findings"
+    modules = "inspector.pipeline, inspector.planning.verdicts, inspector.predict.predictor, inspector.predict.findings"
     program = (
         f"import sys, {modules}; print(sorted({{'torch', 'transformers', 'peft', 'accelerate'}} & set(sys.modules)))"
     )

@@ -15,7 +15,7 @@ import pytest
 
 from inspector.engines.layers import LayerCache, list_layers
 from inspector.errors import UnsupportedModelError
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.engines.serving import CacheKind
 from inspector.records.memory import CacheFacts, CacheLayers, LayerKind
 from inspector.records.recipe import Recipe

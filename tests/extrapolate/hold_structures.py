@@ -17,8 +17,8 @@ from typing import Any
 
 from inspector.errors import InspectorError, NotTraceableError
 from inspector.extrapolate.held import TABLE, load_structures
-from inspector.findings import Findings
-from inspector.predict import Predictor
+from inspector.predict.findings import Findings
+from inspector.predict.predictor import Predictor
 from inspector.records.request import LoraOptions, Request
 from inspector.records.source import ServedFrom, SourceFiles
 from inspector.resolve import resolve_run

@@ -15,11 +15,11 @@ import random
 from inspector.errors import InspectorError
 from inspector.extrapolate import TapeTemplate
 from inspector.extrapolate.held import sort_frees
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
+from inspector.predict.tracing import ModelTracer
 from inspector.records.recipe import Recipe
 from inspector.records.source import SourceFiles
 from inspector.resolve import ResolvedRun
-from inspector.tracing import ModelTracer
 
 __all__ = ["VARIABLE", "Sample", "hold", "read_variable"]
 

@@ -15,7 +15,7 @@ from inspector.hardware.selection import select
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import fold
 from inspector.model.build import build_shallow, build_whole
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.tape import Event

@@ -11,9 +11,9 @@ import pytest
 from inspector.cache.findings import Kept
 from inspector.cache.store import Store
 from inspector.extrapolate import held
-from inspector.findings import Findings
 from inspector.planning.notices import find_assumption_notices
-from inspector.predict import Predictor
+from inspector.predict.findings import Findings
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun, resolve_run

@@ -14,7 +14,7 @@ import transformers
 from inspector.errors import NotTraceableError
 from inspector.extrapolate.positions import extrapolate_positions
 from inspector.hardware.selection import select
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.tape import Event, EventKind, Phase
@@ -53,7 +53,7 @@ def predict(predictor: Predictor, request: Request, cards: int = 1) -> tuple[Seq
 @pytest.fixture(autouse=True)
 def foretell_short_scans(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let short loops be foretold as long ones are."""
-    monkeypatch.setattr("inspector.scans._SHORTEST", 8)
+    monkeypatch.setattr("inspector.predict.scans._SHORTEST", 8)
 
 
 @pytest.mark.parametrize("case", CASES)

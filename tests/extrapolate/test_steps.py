@@ -13,7 +13,7 @@ from inspector.extrapolate.size_laws import FlashCall, Keys, SizeTable, find_siz
 from inspector.extrapolate.steps import StepExtrapolation
 from inspector.hardware.flash_splits import count_flash_splits
 from inspector.hardware.platform import Platform, build_platform
-from inspector.predict import Prediction, Predictor
+from inspector.predict.predictor import Prediction, Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.resolve import ResolvedRun, resolve_run

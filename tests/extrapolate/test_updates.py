@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from inspector.extrapolate import Updates
+from inspector.predict.tracing import ModelTracer
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Quantization, Request
 from inspector.records.tape import Category, Event, EventKind, Phase
 from inspector.resolve import resolve_run
 from inspector.source.read import read_files
-from inspector.tracing import ModelTracer
 from tests.extrapolate.test_template import Step
 
 REQUEST = Request(model="Qwen/Qwen2.5-0.5B", offline=True)

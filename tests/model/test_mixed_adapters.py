@@ -19,7 +19,7 @@ import inspector
 from inspector.hardware.selection import select
 from inspector.model.adapter.attach import attach_adapter
 from inspector.model.adapter.config import read_peft_config
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.resolve import resolve_run

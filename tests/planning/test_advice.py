@@ -15,7 +15,7 @@ from inspector.planning.advice import find_advice, list_ways
 from inspector.planning.changes import apply_change, format_change, format_options
 from inspector.planning.ladder import list_groups
 from inspector.planning.plan import build_rows
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.fit import Fit, Method, Plan, find_recommended
 from inspector.records.hardware import Gpu
 from inspector.records.recipe import Recipe

@@ -10,7 +10,7 @@ from inspector.arguments.forms import build_request
 from inspector.errors import UsageError
 from inspector.hardware.selection import select_gpus
 from inspector.planning.fewest_cards import find_fewest_cards
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.fit import Search
 from inspector.resolve import ResolvedRun, resolve_run
 from inspector.source.read import read_files

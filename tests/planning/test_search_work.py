@@ -11,7 +11,7 @@ import pytest
 from inspector.hardware.catalogue import find_gpu
 from inspector.memory.replay import Replays
 from inspector.planning.largest import Experience, find_largest, find_nearly_largest
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import ResolvedRun, resolve_run

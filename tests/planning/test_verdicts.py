@@ -8,8 +8,8 @@ import pytest
 
 from inspector.errors import NotTraceableError
 from inspector.pipeline import record
+from inspector.predict.tracing import ModelTracer
 from inspector.records.request import Request
-from inspector.tracing import ModelTracer
 from tests.trace.small_models import build
 
 

@@ -12,8 +12,8 @@ import pytest
 from transformers import GenerationConfig
 
 import inspector
-from inspector.generation import is_long
-from inspector.predict import Predictor
+from inspector.predict.generation import is_long
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.records.steps import decoding
@@ -173,7 +173,7 @@ def test_tokens_that_are_chosen_so_allocate_what_they_do_with_data(fields: dict[
 def test_a_long_sampled_generation_is_the_one_that_is_traced_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = inspector.Generation(prompt_len=20, new_tokens=80, generation=QWENS, padding=False)
     foretold = inspector.inspect(llama(), recipe=recipe).memory
-    monkeypatch.setattr("inspector.generation._LONGEST_TRACED", 100)
+    monkeypatch.setattr("inspector.predict.generation._LONGEST_TRACED", 100)
     traced = inspector.inspect(llama(), recipe=recipe).memory
     assert foretold is not None
     assert traced is not None

@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import inspector
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.memory import CacheFacts, LayerKind
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request

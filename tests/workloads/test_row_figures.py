@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import resolve_run

@@ -15,7 +15,7 @@ from inspector.errors import UsageError
 from inspector.hardware.platform import Platform, find_installed_torch
 from inspector.measure.running import run_steps
 from inspector.memory.timeline import Timeline, fold
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.steps.stages import Reference, split_row

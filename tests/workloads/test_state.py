@@ -10,7 +10,7 @@ import transformers
 from inspector.hardware.catalogue import find_gpu
 from inspector.hardware.platform import build_platform
 from inspector.model.build import count_model
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import LoraOptions, Request
 from inspector.records.steps.optimizers import OPTIMIZERS

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from inspector.errors import InspectorError, NotTraceableError, one_line
 from inspector.planning.quantities import set_value
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.memory import ContextPoint
 from inspector.resolve import ResolvedRun
 from inspector.runtime.stage import Stage

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from inspector.planning.grid import Grid
 from inspector.planning.largest import Experience, find_nearly_largest
 from inspector.planning.quantities import set_value
-from inspector.predict import Prediction, Predictor
+from inspector.predict.predictor import Prediction, Predictor
 from inspector.records.recipe import find_prompt_len
 from inspector.resolve import ResolvedRun
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from inspector.errors import InspectorError, NotTraceableError
 from inspector.planning.changes import Change, apply_change, format_options
-from inspector.predict import Prediction, Predictor
+from inspector.predict.predictor import Prediction, Predictor
 from inspector.records.fit import Floor, Lowered
 from inspector.records.memory import Peak
 from inspector.records.steps.losses import LossName

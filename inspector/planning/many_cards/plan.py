@@ -10,7 +10,7 @@ from inspector.errors import UnsupportedModelError
 from inspector.planning.changes import apply_change
 from inspector.planning.many_cards.rows import STRATEGIES, Counts, Spread, build_card_rows, spread
 from inspector.planning.plan import describe_plan, find_shared_facts, list_candidates
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.fit import Plan, PlanRow
 from inspector.records.notice import Notice
 from inspector.resolve import ResolvedRun

@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from inspector.errors import InspectorError, NotTraceableError
 from inspector.planning.cards import count_shards, find_ranks
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.steps.ranks import DeviceMap, Fsdp2, Launch, RankClass, Ranks
 from inspector.resolve import ResolvedRun
 

@@ -15,7 +15,7 @@ from inspector.errors import InspectorError, NotTraceableError, one_line
 from inspector.planning.changes import format_options
 from inspector.planning.ladder import Candidate
 from inspector.planning.many_cards.floor import find_floor
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.fit import CardCount, Fit, Method, PlanRow, Scaling
 from inspector.records.request import Sharding
 from inspector.records.steps.ranks import Ddp

@@ -20,7 +20,7 @@ from transformers.integrations import sdpa_attention
 
 from inspector.memory.timeline import Timeline, fold
 from inspector.model.build import BuiltModel, build_whole
-from inspector.predict import Prediction, Predictor
+from inspector.predict.predictor import Prediction, Predictor
 from inspector.records.tape import Category, Event, Phase, WorkloadInfo
 from inspector.resolve import ResolvedRun, resolve_run
 from inspector.runtime.process import reserve_process

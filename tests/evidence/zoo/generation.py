@@ -21,7 +21,7 @@ from typing import Any
 import transformers
 from transformers.models.auto import modeling_auto
 
-from inspector.predict import Predictor
+from inspector.predict.predictor import Predictor
 from inspector.records.recipe import Recipe
 from inspector.records.request import Request
 from inspector.resolve import resolve_run

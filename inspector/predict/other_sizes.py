@@ -12,9 +12,9 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
+from inspector.predict.run_keys import Key, make_key_of_updates, make_key_without_optimizer
 from inspector.records.run import Traced
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_key_of_updates, make_key_without_optimizer
 
 if TYPE_CHECKING:
     from inspector.extrapolate import Updates

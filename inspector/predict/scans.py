@@ -8,7 +8,8 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, TypeAlias
 
 from inspector.errors import NotTraceableError
-from inspector.generation import is_long
+from inspector.predict.generation import is_long
+from inspector.predict.run_keys import Key, make_key_without_optimizer
 from inspector.records.recipe import Recipe, find_prompt_len
 from inspector.records.request import Request
 from inspector.records.run import Traced
@@ -16,7 +17,6 @@ from inspector.records.steps.kernels import Kernels
 from inspector.records.steps.ranks import DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_key_without_optimizer
 
 if TYPE_CHECKING:
     from inspector.extrapolate import Sizes, TapeTemplate

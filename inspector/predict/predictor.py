@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING
 
 from inspector.cache.findings import Kept
 from inspector.errors import NotTraceableError
-from inspector.findings import Findings
-from inspector.generation import extrapolate_generation, find_most_new_tokens, is_long
 from inspector.memory.replay import Replays
 from inspector.memory.timeline import Summary
-from inspector.other_sizes import OtherSizes
-from inspector.prediction import Prediction, count_usable_bytes, count_work, list_unknown
+from inspector.predict.findings import Findings
+from inspector.predict.generation import extrapolate_generation, find_most_new_tokens, is_long
+from inspector.predict.other_sizes import OtherSizes
+from inspector.predict.prediction import Prediction, count_usable_bytes, count_work, list_unknown
+from inspector.predict.run_keys import Key, make_key_without_size, make_run_key, make_trace_key
+from inspector.predict.scans import Scans
 from inspector.records.assumptions import LAYERS_DIFFER
 from inspector.records.fit import Uncertainty
 from inspector.records.memory import CacheFacts, WithoutGradient
@@ -37,8 +39,6 @@ from inspector.records.source import SourceFiles
 from inspector.records.steps.ranks import Ddp, DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun
-from inspector.run_keys import Key, make_key_without_size, make_run_key, make_trace_key
-from inspector.scans import Scans
 
 if TYPE_CHECKING:
     from inspector.extrapolate import LayerExtrapolator, Sizes, TapeTemplate

@@ -1,7 +1,7 @@
 """The models of one inspection, built once each, and what they say: traces, recipes as they run, facts of a report.
 
 A trace changes its model, so each has a copy. Nothing here depends on what was asked before, so that whatever a method
-returns may be kept (`inspector.findings`).
+returns may be kept (`inspector.predict.findings`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from inspector.errors import InspectorError
 from inspector.extrapolate.held import digest_structure
-from inspector.generation import describe_lengths
 from inspector.model.build import BuiltModel, Depths, build_shallow, build_whole
 from inspector.model.copying import copy_model, has_gradient_hooks
 from inspector.model.depth.counts import may_count_shallow
@@ -22,6 +21,8 @@ from inspector.model.depth.records import NotPeriodicError, Periods, extrapolate
 from inspector.model.depth.skeletons import Skeletons
 from inspector.model.hash_seed import find_hash_ordered_layer_types
 from inspector.model.without_gradient import list_without_gradient
+from inspector.predict.generation import describe_lengths
+from inspector.predict.run_keys import Key, make_model_key, make_run_key, make_skeleton_key
 from inspector.records.memory import CacheFacts, WithoutGradient
 from inspector.records.model import TensorKind
 from inspector.records.recipe import Recipe, find_prompt_len
@@ -31,7 +32,6 @@ from inspector.records.source import SourceFiles
 from inspector.records.steps.ranks import DeviceMap
 from inspector.records.tape import Event
 from inspector.resolve import ResolvedRun, is_packed
-from inspector.run_keys import Key, make_model_key, make_run_key, make_skeleton_key
 from inspector.runtime.quiet import silence_output
 from inspector.trace.meta_cache import Results
 from inspector.trace.scan_loops import has_scan_loops

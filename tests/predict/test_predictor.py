@@ -10,14 +10,15 @@ import pytest
 import transformers
 
 import inspector
-from inspector import pipeline, tracing
+from inspector import pipeline
 from inspector.hardware.catalogue import find_gpu, list_common_gpus
 from inspector.hardware.platform import build_platform
 from inspector.model import build
-from inspector.predict import Predictor
+from inspector.predict import tracing
+from inspector.predict.predictor import Predictor
+from inspector.predict.run_keys import freeze, make_model_key
 from inspector.records.request import LoraOptions, Request
 from inspector.resolve import resolve_run
-from inspector.run_keys import freeze, make_model_key
 from tests.evidence.truth.comparison import compared
 from tests.evidence.truth.predictions import predict_row
 from tests.evidence.truth.records import load

@@ -30,7 +30,7 @@ from inspector.runtime.versions import find_versions
 
 if TYPE_CHECKING:
     from inspector.model.build import Depths
-    from inspector.tracing import ModelTracer
+    from inspector.predict.tracing import ModelTracer
 
 __all__ = ["Findings", "list_of_count"]
 
@@ -50,7 +50,7 @@ class Findings:
     @functools.cached_property
     def tracer(self) -> ModelTracer:
         """Return what builds and traces, with the libraries that it takes."""
-        from inspector.tracing import ModelTracer
+        from inspector.predict.tracing import ModelTracer
 
         return ModelTracer(self._files)
 

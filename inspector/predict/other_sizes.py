@@ -1,8 +1,7 @@
-"""Runs that were traced with another batch size, sequence length, attention or checkpointing: what need not be again.
+"""Which part of a step has to be traced again at another batch size, sequence length, attention or checkpointing.
 
-Of a run that does at another size what it does at a known one, the first passes alone say its sizes. Where they do
-something else, as with a batch of several sequences, they say the rest of the step all the same, as far as that of a
-known one goes on in the same way (`extrapolate.updates`).
+Its first passes: the update, and later passes, follow from them and from a step of another size that was traced to its
+end (`extrapolate.updates`). Where they do not, the whole step is traced.
 """
 
 from __future__ import annotations

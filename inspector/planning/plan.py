@@ -77,9 +77,9 @@ def build_plan(
         kept = _find_kept(candidate)
         alike.setdefault(kept._replace(is_checkpointed=True) if is_shared else kept, []).append(candidate)
     # What takes longest goes first, so that no process is left alone with it at the end: checkpointed candidates fit
-    # most, and those on packed weights have the longest tapes.
-    longest_first = list(reversed(alike))
-    longest_first.sort(key=lambda key: (not key.is_checkpointed, -len(alike[key])))
+    # most, and tapes of packed weights have about twice the events.
+    events = {key: len(alike[key]) * (2 if key.method is Method.QUANTIZED_ADAPTER else 1) for key in alike}
+    longest_first = sorted(alike, key=lambda key: (not key.is_checkpointed, -events[key]))
     # What of the model the margin depends on is found beside the rows, too.
     tasks: list[Callable[[], Any]] = [
         lambda: (find_shared_facts(run, candidates), predictor.find_margin_bytes(run)),

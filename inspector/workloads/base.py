@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -65,12 +66,21 @@ class Workload(Protocol):
     def list_state(self, state: Any) -> Iterable[Tensor]:
         """Return the tensors that the state holds before the first step."""
 
+    def begin(self, device: torch.device, recipe: Recipe) -> Tensor | None:
+        """Make what the loop holds before its first batch comes: the sum of its losses; None where it has none."""
+
     def run(
-        self, model: Any, batch: MutableMapping[str, Any], state: Any, on_phase: OnPhase, recipe: Recipe
+        self,
+        model: Any,
+        batch: MutableMapping[str, Any],
+        state: Any,
+        on_phase: OnPhase,
+        recipe: Recipe,
+        begun: Tensor | None = None,
     ) -> tuple[Any, ...]:
         """Run the steps, on tensors with or without data; return what is still held when the last one is over.
 
-        A loop that is brought further batches takes this one over, and leaves it empty.
+        A loop that is brought further batches takes this one over, and leaves it empty. `begun` is what `begin` made.
         """
 
     def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:

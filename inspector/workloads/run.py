@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from inspector.compat.numbers import find_number
@@ -55,6 +56,7 @@ __all__ = [
     "build_categories",
     "check_run",
     "choose_autocast",
+    "hold_what_begins",
     "make_batch",
     "match_predictions",
     "prepare_run",
@@ -232,6 +234,7 @@ def _trace(
                 tracer.hold([tensor], Category.BUFFERS, f"{prefix}.{name.rpartition('.')[0]}")
         rules.enter_context(refuse_what_stops(workload, built, recipe))
         try:
+            begun = hold_what_begins(tracer, workload, recipe)
             batch = make_batch(tracer, workload, model, recipe)
             for context in (
                 trace_for(platform),
@@ -255,7 +258,7 @@ def _trace(
                 state = workload.make_state(model, recipe, on_gpu=False)
                 tracer.hold(workload.list_state(state), Category.OPTIMIZER)
             states.append(state)
-            state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until, base, idle), recipe)
+            state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until, base, idle), recipe, begun)
             # Taken while the batch, the state and what the loop holds are alive, as they are between two steps.
             tape = tracer.tape()
             del state_of_loop
@@ -302,6 +305,13 @@ def choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     """Return the rules that autocast needs: without it no op goes through them. PEFT's LoRA-FA has one of its own."""
     is_on = recipe.mixed_precision != "no" or recipe.optimizer == "lorafa"
     return apply_autocast_rules() if is_on else contextlib.nullcontext()
+
+
+def hold_what_begins(tracer: Tracer, workload: Workload, recipe: Recipe) -> Tensor | None:
+    """Make on meta what a loop holds before its first batch, and record it."""
+    begun = workload.begin(torch.device("meta"), recipe)
+    tracer.hold([] if begun is None else [begun], Category.LOGITS_AND_LOSS)
+    return begun
 
 
 def make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:

@@ -107,8 +107,9 @@ def test_the_stand_in_runs_on_meta_as_with_data(kind: str) -> None:
     tracer.shadows.set(batch["input_ids"], build("cpu", kind)[1]["input_ids"])
     with treat_meta_as_device(), tracer:
         optimizer = build_optimizer(model, Recipe(optimizer="sgd"))
-        run_trainer_steps(model, batch, optimizer, tracer.enter, steps=2, around=lambda: context)
+        held = run_trainer_steps(model, batch, optimizer, tracer.enter, steps=2, around=lambda: context)
         tape = tracer.tape()
+    del held
     real, inside = real_events(kind, OnOneDevice)
     assert_aligned(real, inside, tape_events(event for event in tape if event.step == 2))
 

@@ -161,6 +161,14 @@ def _cumsum(scratch: Scratch, values: Tensor, dim: int, *_: Any, dtype: torch.dt
         scratch.take(scan_bytes(scratch.platform, values.numel(), tile, element_bytes=wanted.itemsize))
 
 
+@kernel(aten.repeat_interleave.Tensor, allocates_outputs=True)
+def _repeat_interleave(scratch: Scratch, repeats: Tensor, **_: Any) -> None:
+    """Scan the repeats, whose sums say where each begins, and keep the sums to the end (native/Repeat.h)."""
+    scratch.take(repeats.numel() * _INDEX_BYTES)
+    scratch.give(scratch.take(scan_bytes(scratch.platform, repeats.numel(), _SCAN_TILE, element_bytes=_INDEX_BYTES)))
+    scratch.outputs()
+
+
 @kernel(aten.isin.Tensor_Tensor)
 def _isin(scratch: Scratch, elements: Tensor, tests: Tensor, *_: Any, **__: Any) -> None:
     """Few test elements are compared with every element, and any() goes over them (cuda/TensorCompare.cpp).

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from inspector.errors import UnsupportedModelError, UsageError
@@ -130,8 +131,17 @@ class Generate:
         """Return the tensors of the cache as they are now."""
         return tuple(state.list_tensors())
 
+    def begin(self, device: torch.device, recipe: Recipe) -> None:
+        """Make nothing."""
+
     def run(
-        self, model: Any, batch: Mapping[str, Any], state: Generation, on_phase: OnPhase, recipe: Recipe
+        self,
+        model: Any,
+        batch: Mapping[str, Any],
+        state: Generation,
+        on_phase: OnPhase,
+        recipe: Recipe,
+        begun: Any = None,
     ) -> tuple[Any, ...]:
         """Merge the adapter where that is asked for, and generate; the ids are still held."""
         if recipe.adapter is AdapterState.MERGED:

@@ -81,10 +81,12 @@ def run_trainer_steps(
     mixed_precision: str = "no",
     how: Loss | None = None,
     around: Around = contextlib.nullcontext,
+    total: Tensor | None = None,
 ) -> tuple[Any, ...]:
     """Run `steps` updates as `transformers.Trainer` runs them, on one device or as a rank of several.
 
-    `how` is where the loss comes from, the model's own way where it is None.
+    `how` is where the loss comes from, the model's own way where it is None. `total` is the sum of losses, where it was
+    made before the batch.
 
     What differs from a bare loop: the outputs die before the backward pass, because `compute_loss` returns the loss
     alone; the loss is a sum divided by the number of labels in all micro-batches, or a mean divided by their number
@@ -103,7 +105,7 @@ def run_trainer_steps(
     forward = precision.wrap_forward(how.build_forward(model))
     is_counted = how.counts_labels(model, batch)
     has_labels, shifts = "labels" in batch, shifts_labels(base_model(model))
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=device) if total is None else total
     upcoming: list[dict[str, Any]] = [dict(batch), *(_copy(batch) for _ in range(gradient_accumulation - 1))]
     batches: Sequence[Mapping[str, Any]] = ()
     batch.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
@@ -182,6 +183,10 @@ class Training:
         """Return what the optimizer holds already."""
         return list_state_tensors(state)
 
+    def begin(self, device: torch.device, recipe: Recipe) -> Tensor | None:
+        """Make Trainer's sum of losses, which is there before the first batch (trainer.py, `_inner_training_loop`)."""
+        return torch.zeros((), device=device) if recipe.loop == "trainer" else None
+
     def run(
         self,
         model: nn.Module,
@@ -189,13 +194,16 @@ class Training:
         state: torch.optim.Optimizer,
         on_phase: OnPhase,
         recipe: Recipe,
+        begun: Tensor | None = None,
     ) -> tuple[Any, ...]:
         """Run the updates; return what the loop still holds when the last one is over."""
-        run = run_trainer_steps if recipe.loop == "trainer" else run_plain_steps
+        run = run_plain_steps
+        if recipe.loop == "trainer":
+            run = functools.partial(run_trainer_steps, total=begun)
         on_gpu = find_device(batch, model).type == "cuda"
         with use_installed_kernels(model, recipe) if on_gpu else use_layer_kernels(model, recipe):
             if recipe.stage is not None:
-                return run_stage(model, batch, state, on_phase, recipe, steps=self.steps)
+                return run_stage(model, batch, state, on_phase, recipe, steps=self.steps, total=begun)
             return run(
                 model,
                 batch,

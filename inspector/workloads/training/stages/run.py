@@ -148,6 +148,7 @@ def run_stage(
     recipe: Recipe,
     *,
     steps: int,
+    total: torch.Tensor | None = None,
 ) -> tuple[Any, ...]:
     """Run the updates of a stage; return what the loop still holds when the last one is over."""
     passes = Passes(model, recipe, on_phase, find_device(batch, model))
@@ -162,6 +163,7 @@ def run_stage(
         gradient_accumulation=recipe.gradient_accumulation,
         mixed_precision=str(recipe.mixed_precision),
         how=how,
+        total=total,
     )
     return *held, how  # which has the rows that GRPO generated
 

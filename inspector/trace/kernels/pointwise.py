@@ -14,6 +14,12 @@ __all__: list[str] = []
 aten = torch.ops.aten
 
 
+@kernel(aten.log_sigmoid_forward.default, allocates_outputs=True)
+def _log_sigmoid(scratch: Scratch, _values: Tensor) -> None:
+    """Leave empty the buffer that the CPU fills for the backward pass (native/Activation.cpp)."""
+    scratch.outputs(0)
+
+
 @kernel(aten._softmax.default, aten._log_softmax.default)
 def _softmax(scratch: Scratch, values: Tensor, *_: Any) -> None:
     """Copy an input that is not contiguous (cuda/SoftMax.cu, host_softmax)."""

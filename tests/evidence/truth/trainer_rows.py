@@ -36,11 +36,6 @@ KNOWN: Mapping[tuple[str, str], tuple[int, str]] = {
         -62_914_560,
         "the stream that copies activations back keeps its cached blocks to itself; the trace has one stream",
     ),
-    ("dpo-adapter", "peak_reserved_bytes"): (
-        -2_097_152,
-        "numbers of the loss, 512 bytes each, are made and freed in another order than in TRL's (dpo_trainer.py, 1544 "
-        "to 1587): small blocks lie elsewhere",
-    ),
     ("grpo-reference", "peak_reserved_bytes"): (
         -2_097_152,
         "of the tokens that are generated the last alone is traced: what is reserved for those before is not",

@@ -368,7 +368,8 @@ def _list_file_notices(source: RequestSource | None) -> Iterable[Notice]:
 
 def _serve(request: Request, store: Store | None, progress: Progress) -> Report:
     """Return the report of a request for a serving engine, or that which is kept: nothing runs."""
-    from inspector.engines.report import check_request, serve
+    from inspector.engines.report import serve
+    from inspector.engines.serve import check_request
     from inspector.records.report import Report
 
     check_request(request)

@@ -53,7 +53,7 @@ from inspector.workloads.run import (
     build_categories,
     check_run,
     choose_autocast,
-    hold_what_begins,
+    hold_loss_sum,
     make_batch,
     match_predictions,
     prepare_run,
@@ -147,7 +147,7 @@ def trace_rank(
             with tracer:
                 model = wrap_with_ddp(model, launch, recipe)
             tracer.mark_buckets()
-        begun = hold_what_begins(tracer, workload, recipe)
+        loss_sum = hold_loss_sum(tracer, workload, recipe)
         batch = make_batch(tracer, workload, model, recipe)
         if isinstance(launch, (Fsdp2, Zero)):  # which casts by a policy of its own
             recipe = dataclasses.replace(recipe, mixed_precision="no")
@@ -171,7 +171,7 @@ def trace_rank(
             step_on_local_tensors(state)
         tracer.hold(workload.list_state(state), Category.OPTIMIZER)
         on_phase = reduce_in_last_micro_batch(model, recipe.gradient_accumulation, tracer.enter)
-        held = workload.run(model, batch, state, on_phase, recipe, begun)
+        held = workload.run(model, batch, state, on_phase, recipe, loss_sum)
         tape = tracer.tape()
         if assumed is not None:
             assumed.update(tracer.assumptions.used)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from inspector.engines.serve import check_request, serve_checkpoint, serve_gguf
+from inspector.engines.serve import serve_checkpoint, serve_gguf
 from inspector.errors import UsageError
 from inspector.hardware.selection import Selection
 from inspector.records.report import Report
@@ -12,7 +12,7 @@ from inspector.records.request import Request
 from inspector.records.source import SourceFiles
 from inspector.runtime.versions import find_versions
 
-__all__ = ["check_request", "serve"]
+__all__ = ["serve"]
 
 
 def serve(request: Request, files: SourceFiles | None, selection: Selection, progress: Callable[[str], None]) -> Report:

@@ -116,11 +116,11 @@ def run_steps(workload: Workload, built: BuiltModel, recipe: Recipe, device: tor
         load_model(built, device)
         for companion in workload.find_companions(model).values():
             load_model(BuiltModel(model=companion, roles=assign_roles(companion, count_base(companion))), device)
-    begun = workload.begin(device, recipe)
+    loss_sum = workload.make_loss_sum(device, recipe)
     batch = make_real_batch(workload, model, recipe, device)
     state = workload.make_state(model, recipe, on_gpu=True)
     with choose_attention_kernel(recipe), stand_in_for_extension():
-        kept = workload.run(model, batch, state, watcher.enter, recipe, begun)
+        kept = workload.run(model, batch, state, watcher.enter, recipe, loss_sum)
         watcher.close()
         del kept
 

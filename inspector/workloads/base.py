@@ -66,8 +66,8 @@ class Workload(Protocol):
     def list_state(self, state: Any) -> Iterable[Tensor]:
         """Return the tensors that the state holds before the first step."""
 
-    def begin(self, device: torch.device, recipe: Recipe) -> Tensor | None:
-        """Make what the loop holds before its first batch comes: the sum of its losses; None where it has none."""
+    def make_loss_sum(self, device: torch.device, recipe: Recipe) -> Tensor | None:
+        """Make the sum that a loop adds losses to, before its first batch comes; None where it keeps none."""
 
     def run(
         self,
@@ -76,11 +76,12 @@ class Workload(Protocol):
         state: Any,
         on_phase: OnPhase,
         recipe: Recipe,
-        begun: Tensor | None = None,
+        loss_sum: Tensor | None = None,
     ) -> tuple[Any, ...]:
         """Run the steps, on tensors with or without data; return what is still held when the last one is over.
 
-        A loop that is brought further batches takes this one over, and leaves it empty. `begun` is what `begin` made.
+        A loop that is brought further batches takes this one over, and leaves it empty. `loss_sum` is what
+        `make_loss_sum` made.
         """
 
     def explain_stop(self, model: BuiltModel, recipe: Recipe, error: Exception) -> str:

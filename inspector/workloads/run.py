@@ -56,7 +56,7 @@ __all__ = [
     "build_categories",
     "check_run",
     "choose_autocast",
-    "hold_what_begins",
+    "hold_loss_sum",
     "make_batch",
     "match_predictions",
     "prepare_run",
@@ -234,7 +234,7 @@ def _trace(
                 tracer.hold([tensor], Category.BUFFERS, f"{prefix}.{name.rpartition('.')[0]}")
         rules.enter_context(refuse_what_stops(workload, built, recipe))
         try:
-            begun = hold_what_begins(tracer, workload, recipe)
+            loss_sum = hold_loss_sum(tracer, workload, recipe)
             batch = make_batch(tracer, workload, model, recipe)
             for context in (
                 trace_for(platform),
@@ -258,7 +258,7 @@ def _trace(
                 state = workload.make_state(model, recipe, on_gpu=False)
                 tracer.hold(workload.list_state(state), Category.OPTIMIZER)
             states.append(state)
-            state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until, base, idle), recipe, begun)
+            state_of_loop = workload.run(model, batch, state, _enter_until(tracer, until, base, idle), recipe, loss_sum)
             # Taken while the batch, the state and what the loop holds are alive, as they are between two steps.
             tape = tracer.tape()
             del state_of_loop
@@ -307,11 +307,11 @@ def choose_autocast(recipe: Recipe) -> contextlib.AbstractContextManager[None]:
     return apply_autocast_rules() if is_on else contextlib.nullcontext()
 
 
-def hold_what_begins(tracer: Tracer, workload: Workload, recipe: Recipe) -> Tensor | None:
-    """Make on meta what a loop holds before its first batch, and record it."""
-    begun = workload.begin(torch.device("meta"), recipe)
-    tracer.hold([] if begun is None else [begun], Category.LOGITS_AND_LOSS)
-    return begun
+def hold_loss_sum(tracer: Tracer, workload: Workload, recipe: Recipe) -> Tensor | None:
+    """Make the sum of losses on meta, and record it."""
+    loss_sum = workload.make_loss_sum(torch.device("meta"), recipe)
+    tracer.hold([] if loss_sum is None else [loss_sum], Category.LOGITS_AND_LOSS)
+    return loss_sum
 
 
 def make_batch(tracer: Tracer, workload: Workload, model: Any, recipe: Recipe) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run_rank_steps(
             _load_on_host(built)
     with restore_changes():
         model = _wrap(model, launch, recipe, device, has_others=has_others)
-        begun = workload.begin(device, recipe)
+        loss_sum = workload.make_loss_sum(device, recipe)
         batch = make_real_batch(workload, model, recipe, device)
         if isinstance(launch, Fsdp2):  # which casts by a policy of its own
             recipe = dataclasses.replace(recipe, mixed_precision="no")
@@ -74,7 +74,7 @@ def run_rank_steps(
             split_groups_by_mesh(state)
         on_phase = reduce_in_last_micro_batch(model, recipe.gradient_accumulation, watcher.enter)
         with choose_attention_kernel(recipe), stand_in_for_extension():
-            kept = workload.run(model, batch, state, on_phase, recipe, begun)
+            kept = workload.run(model, batch, state, on_phase, recipe, loss_sum)
             watcher.close()
             del kept
 

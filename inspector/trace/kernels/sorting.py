@@ -153,19 +153,28 @@ def _nonzero(scratch: Scratch, values: Tensor) -> None:
 @kernel(aten.cumsum.default)
 def _cumsum(scratch: Scratch, values: Tensor, dim: int, *_: Any, dtype: torch.dtype | None = None) -> None:
     """Only a scan over everything is CUB's (ScanUtils.cuh); integers are cast to int64 first (ReduceOps.cpp)."""
+    _take_for_sums(scratch, values, dim, dtype)
+
+
+def _take_for_sums(scratch: Scratch, values: Tensor, dim: int, dtype: torch.dtype | None = None) -> list[int]:
+    """Take what running sums need beside themselves, and return its blocks."""
+    taken: list[int] = []
     wanted = dtype or (values.dtype if values.is_floating_point() else torch.int64)
     if wanted is not values.dtype:
-        scratch.take(values.numel() * wanted.itemsize)
+        taken.append(scratch.take(values.numel() * wanted.itemsize))
     if values.dim() and values.numel() == values.shape[dim]:
         tile = _FLOAT32_SCAN_TILE if wanted is torch.float32 else _SCAN_TILE
-        scratch.take(scan_bytes(scratch.platform, values.numel(), tile, element_bytes=wanted.itemsize))
+        size_bytes = scan_bytes(scratch.platform, values.numel(), tile, element_bytes=wanted.itemsize)
+        taken.append(scratch.take(size_bytes))
+    return taken
 
 
 @kernel(aten.repeat_interleave.Tensor, allocates_outputs=True)
 def _repeat_interleave(scratch: Scratch, repeats: Tensor, **_: Any) -> None:
     """Scan the repeats, whose sums say where each begins, and keep the sums to the end (native/Repeat.h)."""
     scratch.take(repeats.numel() * _INDEX_BYTES)
-    scratch.give(scratch.take(scan_bytes(scratch.platform, repeats.numel(), _SCAN_TILE, element_bytes=_INDEX_BYTES)))
+    for block in reversed(_take_for_sums(scratch, repeats, 0)):
+        scratch.give(block)
     scratch.outputs()
 
 

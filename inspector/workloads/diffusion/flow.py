@@ -1,8 +1,10 @@
 """The loss of a denoiser of flows: latents and noise are mixed, and it predicts the way from one to the other.
 
-Line by line what diffusers' examples/dreambooth/train_dreambooth_lora_sd3.py and train_dreambooth_lora_flux.py do in an
-iteration (0.42), behind their encoders and with their defaults: timesteps of SD3 after a normal distribution and its
-output preconditioned, all of Flux alike. What `main()` there binds to names lives until the next iteration.
+After diffusers' examples/dreambooth/train_dreambooth_lora_sd3.py and train_dreambooth_lora_flux.py, which its package
+does not have: what they do in an iteration, behind their encoders and with their defaults, was written from memory and
+not run beside them. Schedulers, densities and packing are the package's (0.42): timesteps of SD3 after a normal
+distribution and its output preconditioned, all of Flux alike. What `main()` there binds to names lives until the next
+iteration.
 """
 
 from __future__ import annotations

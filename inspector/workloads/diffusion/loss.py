@@ -2,8 +2,8 @@
 
 Line by line what diffusers' examples/text_to_image/train_text_to_image_lora.py does in an iteration (0.42), behind its
 encoders. What `main()` there binds to names lives until the next iteration binds them anew, and so it does here. PixArt
-and DiT are trained in that loop, too (PixArt-alpha's train_scripts/train_pixart_lora_hf.py): of twice as many channels
-the first half is the noise. What DiT learns of the variance beside it has no loss here.
+and DiT are trained in that loop, too (after PixArt-alpha's train_scripts/train_pixart_lora_hf.py, from memory): of
+twice as many channels the first half is the noise. What DiT learns of the variance beside it has no loss here.
 """
 
 from __future__ import annotations

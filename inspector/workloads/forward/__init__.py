@@ -89,11 +89,11 @@ class _Forward:
         """Return nothing."""
         return ()
 
-    def begin(self, device: torch.device, recipe: Recipe) -> None:
+    def make_loss_sum(self, device: torch.device, recipe: Recipe) -> None:
         """Make nothing."""
 
     def run(
-        self, model: Any, batch: Mapping[str, Any], state: None, on_phase: OnPhase, recipe: Recipe, begun: Any = None
+        self, model: Any, batch: Mapping[str, Any], state: None, on_phase: OnPhase, recipe: Recipe, loss_sum: Any = None
     ) -> tuple[Any, ...]:
         """Run the passes; the last outputs are still held."""
         device = next(item.device for item in batch.values() if isinstance(item, Tensor))

@@ -131,7 +131,7 @@ class Generate:
         """Return the tensors of the cache as they are now."""
         return tuple(state.list_tensors())
 
-    def begin(self, device: torch.device, recipe: Recipe) -> None:
+    def make_loss_sum(self, device: torch.device, recipe: Recipe) -> None:
         """Make nothing."""
 
     def run(
@@ -141,7 +141,7 @@ class Generate:
         state: Generation,
         on_phase: OnPhase,
         recipe: Recipe,
-        begun: Any = None,
+        loss_sum: Any = None,
     ) -> tuple[Any, ...]:
         """Merge the adapter where that is asked for, and generate; the ids are still held."""
         if recipe.adapter is AdapterState.MERGED:

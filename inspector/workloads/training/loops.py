@@ -159,7 +159,7 @@ def _copy(batch: Mapping[str, Tensor | bool]) -> dict[str, Tensor | bool]:
 
 
 def _count_labels(batches: Sequence[Mapping[str, Any]], *, shifts: bool) -> Any:
-    """Return the number of labels that count in the loss; where it `shifts` them, the first of a row does not."""
+    """Return the number of labels that count in the loss; where it `shifts` them, the first of a sequence does not."""
     labels = [item["labels"][..., 1:] if shifts else item["labels"] for item in batches]
     return sum(item.ne(_IGNORED).sum() for item in labels)
 

@@ -183,7 +183,7 @@ class Training:
         """Return what the optimizer holds already."""
         return list_state_tensors(state)
 
-    def begin(self, device: torch.device, recipe: Recipe) -> Tensor | None:
+    def make_loss_sum(self, device: torch.device, recipe: Recipe) -> Tensor | None:
         """Make Trainer's sum of losses, which is there before the first batch (trainer.py, `_inner_training_loop`)."""
         return torch.zeros((), device=device) if recipe.loop == "trainer" else None
 
@@ -194,16 +194,16 @@ class Training:
         state: torch.optim.Optimizer,
         on_phase: OnPhase,
         recipe: Recipe,
-        begun: Tensor | None = None,
+        loss_sum: Tensor | None = None,
     ) -> tuple[Any, ...]:
         """Run the updates; return what the loop still holds when the last one is over."""
         run = run_plain_steps
         if recipe.loop == "trainer":
-            run = functools.partial(run_trainer_steps, total=begun)
+            run = functools.partial(run_trainer_steps, total=loss_sum)
         on_gpu = find_device(batch, model).type == "cuda"
         with use_installed_kernels(model, recipe) if on_gpu else use_layer_kernels(model, recipe):
             if recipe.stage is not None:
-                return run_stage(model, batch, state, on_phase, recipe, steps=self.steps, total=begun)
+                return run_stage(model, batch, state, on_phase, recipe, steps=self.steps, total=loss_sum)
             return run(
                 model,
                 batch,

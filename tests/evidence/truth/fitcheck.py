@@ -39,11 +39,11 @@ class _Fitcheck(Training):
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return torch.optim.AdamW(trained, foreach=True)
 
-    def begin(self, device: torch.device, recipe: Recipe) -> None:
+    def make_loss_sum(self, device: torch.device, recipe: Recipe) -> None:
         """Make nothing."""
 
     def run(
-        self, model: Any, batch: Mapping[str, Any], state: Any, on_phase: OnPhase, recipe: Recipe, begun: Any = None
+        self, model: Any, batch: Mapping[str, Any], state: Any, on_phase: OnPhase, recipe: Recipe, loss_sum: Any = None
     ) -> tuple[Any, ...]:
         """Run two steps."""
         ids = batch["input_ids"]
